@@ -26,8 +26,8 @@ OUTSIDE = {
 }
 """Files of the repository's root, and the pages that they are."""
 
-_LINK = re.compile(r"\[(?P<text>[^\]\[]*)\]\((?P<target>[^()\s]+)\)")
-_CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
+# Code first: what looks like a link in it is none, while a link's text may be code.
+_CODE_OR_LINK = re.compile(r"```.*?```|`[^`\n]*`|\[(?P<text>[^\]\[]*)\]\((?P<target>[^()\s]+)\)", re.DOTALL)
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -59,6 +59,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     folder = posixpath.dirname(source)
 
     def linked(match: re.Match[str]) -> str:
+        if match["target"] is None:
+            return match[0]
         target, hash_, anchor = match["target"].partition("#")
         if not target or "://" in target or target.startswith("mailto:"):
             return match[0]
@@ -72,5 +74,4 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return f"{match['text']} (`{path}`)" if match["text"].strip("`") != path else f"`{path}`"
         return f"[{match['text']}]({posixpath.relpath(made, posixpath.dirname(src) or '.')}{hash_}{anchor})"
 
-    parts = _CODE.split(markdown)
-    return "".join(part if number % 2 else _LINK.sub(linked, part) for number, part in enumerate(parts))
+    return _CODE_OR_LINK.sub(linked, markdown)

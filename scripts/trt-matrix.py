@@ -40,11 +40,14 @@ from moulin.tensorrt_engine.plan_file import PLAN_PRECISIONS, PlanPrecision  # n
 
 DEMOS = {"digits-en-streaming": DEMO_STREAMING_MODEL}  # digits-en itself is int8
 FAMILIES = (*OFFLINE, *STREAMING, *MORE_OFFLINE, *MORE_STREAMING)
-STREAMS = {f"{size}-streaming": size for size in ("conformer-77m", "zipformer2-causal-66m")}
+STREAMS_ALONE = ("lstm-84m",)
+RECORDINGS = tuple(size for size in SIZES if size not in STREAMS_ALONE)
+_STREAMING = ("conformer-77m", *(size for size in SIZES if "streaming" in size or "causal" in size), *STREAMS_ALONE)
+STREAMS = {f"{size}-streaming": size for size in _STREAMING}
 
 
 def main() -> int:
-    names = (*FAMILIES, *DEMOS, *SIZES, *STREAMS)
+    names = (*FAMILIES, *DEMOS, *RECORDINGS, *STREAMS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=names, metavar="NAME", help=f"a folder, or {', '.join(names)}")
     parser.add_argument("--for", nargs="+", choices=list(ARCHITECTURES), default=list(ARCHITECTURES), dest="targets")
@@ -75,7 +78,7 @@ def main() -> int:
 
 def _model(name: str, folder: Path) -> Path:
     """The folder of the model `name`; of a published size written into `folder`."""
-    if name in SIZES:
+    if name in RECORDINGS:
         write_random_model(name, folder, onnx=True)
         return folder
     if name in STREAMS:

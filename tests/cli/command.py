@@ -31,6 +31,11 @@ class Finished:
     out: str
     err: str
 
+    @property
+    def undated_err(self) -> str:
+        """Standard error without the dates with which a service's lines begin."""
+        return re.sub(r"^\d{4}-\d\d-\d\dT[\d:]+[+-]\d{4} ", "", self.err, flags=re.MULTILINE)
+
     def expect(self, status: int) -> Finished:
         assert self.status == status, f"exit status {self.status}\n{self.out}\n{self.err}"
         assert "Traceback" not in self.err, self.err

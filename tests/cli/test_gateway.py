@@ -293,24 +293,42 @@ def test_it_waits_for_a_triton_that_is_not_there_yet(start: Start) -> None:
     ],
 )
 def test_what_cannot_be_served(arguments: list[str], message: str) -> None:
-    done = moulin("gateway", *arguments).expect(1)
-    assert done.err.startswith(f"moulin: {message}")
-    assert len(done.err.splitlines()) <= 2
+    assert _failure(*arguments).startswith(message)
+
+
+def _failure(*arguments: object) -> str:
+    """The message of the one line of JSON with which a gateway ends off a terminal."""
+    (line,) = moulin("gateway", *arguments).expect(1).err.splitlines()
+    record = json.loads(line)
+    assert (record["level"], record["logger"]) == ("error", "moulin.cli.gateway")
+    return str(record["message"])
+
+
+def test_an_error_in_words_has_the_date() -> None:
+    done = moulin("gateway", "--host", "0.0.0.0", "--log-format", "text").expect(1)
+    error, hint = done.err.splitlines()
+    assert re.match(r"\d{4}-\d\d-\d\dT\S+ moulin: Expected API keys", error)
+    assert re.match(r"\d{4}-\d\d-\d\dT\S+   hint: give --api-keys", hint)
+
+
+@pytest.mark.parametrize("flag", ["--port", "--riva-port"])
+def test_a_port_that_is_none(flag: str) -> None:
+    done = moulin("gateway", flag, "99999").expect(1)
+    assert done.err == f"moulin: Expected {flag[2:]} of 0 to 65535, got 99999\n"
 
 
 def test_an_empty_file_of_keys(tmp_path: Path) -> None:
     """Would otherwise let everybody in."""
     (tmp_path / "keys").write_text("# none yet\n\n")
-    done = moulin("gateway", "--api-keys", tmp_path / "keys").expect(1)
-    assert done.err.startswith(f"moulin: Expected an API key a line in {tmp_path / 'keys'}, got none")
+    message = _failure("--api-keys", tmp_path / "keys")
+    assert message.startswith(f"Expected an API key a line in {tmp_path / 'keys'}, got none")
 
 
 def test_a_port_in_use(start: Start) -> None:
     address, _, log = start("--triton", "127.0.0.1:1")
     assert eventually(lambda: _answers(f"http://{address}")), log.read_text()
     port = address.rpartition(":")[2]
-    done = moulin("gateway", "--port", port).expect(1)
-    assert done.err.startswith(f"moulin: Expected port {port} on 127.0.0.1 to be free for the gateway")
+    assert _failure("--port", port).startswith(f"Expected port {port} on 127.0.0.1 to be free for the gateway")
 
 
 def test_the_operator_forbids_the_page_to_keep_texts(start: Start) -> None:

@@ -431,8 +431,8 @@ def test_readyz_says_what_is_down(start: Callable[..., Serving]) -> None:
 
 def test_other_machines_need_a_key() -> None:
     done = moulin("serve", *FREE_PORTS, "--host", "0.0.0.0").expect(1)
-    assert done.err.startswith("moulin: Expected API keys for a gateway that listens on 0.0.0.0")
-    assert "--allow-anonymous" in done.err
+    assert done.undated_err.startswith("moulin: Expected API keys for a gateway that listens on 0.0.0.0")
+    assert "--allow-anonymous" in done.undated_err
 
 
 def test_a_gateway_port_in_use() -> None:
@@ -441,7 +441,7 @@ def test_a_gateway_port_in_use() -> None:
         listener.listen()
         port = listener.getsockname()[1]
         done = moulin("serve", *FREE_PORTS, f"--gateway-port={port}").expect(1)
-    assert done.err.startswith(f"moulin: Expected port {port} on 127.0.0.1 to be free for the gateway, got: ")
+    assert done.undated_err.startswith(f"moulin: Expected port {port} on 127.0.0.1 to be free for the gateway, got: ")
 
 
 @pytest.mark.parametrize("flag", ["--http-port", "--grpc-port", "--metrics-port"])
@@ -452,7 +452,7 @@ def test_a_port_in_use(flag: str) -> None:
         port = listener.getsockname()[1]
         others = [option for option in FREE_PORTS if not option.startswith(flag)]
         done = moulin("serve", *others, f"{flag}={port}").expect(1)
-    message, hint = done.err.splitlines()
+    message, hint = done.undated_err.splitlines()
     assert message.startswith(f"moulin: Expected port {port} on 127.0.0.1 to be free")
     assert hint == f"  hint: stop what listens there, or choose another port with {flag} (0 takes a free one)"
     assert done.out == ""
@@ -485,11 +485,11 @@ def test_a_port_in_use(flag: str) -> None:
 )
 def test_what_cannot_be_served(arguments: list[str], message: str) -> None:
     done = moulin("serve", *FREE_PORTS, *arguments).expect(1)
-    assert done.err.startswith(message)
-    assert len(done.err.splitlines()) <= 2
+    assert done.undated_err.startswith(message)
+    assert len(done.undated_err.splitlines()) <= 2
     assert done.out == ""
 
 
 def test_a_port_that_does_not_exist() -> None:
     done = moulin("serve", "--grpc-port", "99999").expect(1)
-    assert done.err == "moulin: Expected grpc-port of 0 to 65535, got 99999\n"
+    assert done.undated_err == "moulin: Expected grpc-port of 0 to 65535, got 99999\n"

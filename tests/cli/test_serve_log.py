@@ -74,9 +74,41 @@ def test_an_error_in_json_ends_with_status_1(capsys: pytest.CaptureFixture[str])
     )
 
 
-def test_an_error_in_words_is_for_whoever_runs_the_command() -> None:
+def test_an_error_in_words_has_the_date_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as end, ServeLog(ServeLogOptions()).covering():
+        raise LaunchError("Expected a port, got none", hint="take another")
+    assert end.value.exit_code == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]+[+-]\d{4} (.*)", line)[1] for line in lines] == [  # type: ignore[index]
+        "moulin: Expected a port, got none",
+        "  hint: take another",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device", "x"), "[Errno 28] No space left on device: 'x'"),
+        (RuntimeError("can't start new thread"), "No more threads can be started (ulimit -u)"),
+    ],
+)
+def test_errors_of_the_system_come_in_the_same_form(
+    capsys: pytest.CaptureFixture[str], error: Exception, message: str
+) -> None:
+    with pytest.raises(typer.Exit), ServeLog(ServeLogOptions(log_format="json")).covering():
+        raise error
+    assert json.loads(capsys.readouterr().err)["message"] == message
+
+
+def test_on_a_terminal_an_error_in_words_is_for_whoever_runs_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with pytest.raises(LaunchError), ServeLog(ServeLogOptions()).covering():
         raise LaunchError("Expected a port, got none")
+
+
+def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), ServeLog(ServeLogOptions(log_format="json")).covering():
+        print(1 / 0)
 
 
 def test_own_lines_have_the_date_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,8 +115,8 @@ def test_the_printed_command_works_as_printed(recordings: list[Recording], tmp_p
 )
 def test_what_was_decided_before_is_refused(arguments: list[object], message: str, tmp_path: Path) -> None:
     done = moulin_here("serve", "--repository", tmp_path, "--no-gateway", *FREE_PORTS[:3], *arguments).expect(1)
-    assert message in done.err
-    assert "moulin repo build" in done.err
+    assert message in done.undated_err
+    assert "moulin repo build" in done.undated_err
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_folders_that_are_no_repository(files: dict[str, str] | None, message: s
     if files == {}:
         repository.mkdir()
     done = moulin_here("serve", "--repository", repository, "--no-gateway", *FREE_PORTS[:3]).expect(1)
-    assert message in done.err
+    assert message in done.undated_err
 
 
 def test_a_repository_of_an_earlier_moulin_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_repository_of_an_earlier_moulin_is_refused_with_what_to_do(tmp_path: 
     config = tmp_path / "transducer" / "config.pbtxt"
     config.write_text(config.read_text().replace('key: "service"', 'key: "engine"'))
     done = moulin_here("serve", "--repository", tmp_path, "--no-gateway", *FREE_PORTS[:3]).expect(1)
-    assert done.err == (
+    assert done.undated_err == (
         f"moulin: Expected {config} to have the parameter 'service', got alternatives, bundle, created, "
         "engine, hotwords, max_utterance_sec, precision: an earlier moulin wrote it, or none\n  hint: build it anew "
         "with `moulin repo build`\n"

@@ -117,6 +117,29 @@ def test_a_misspelt_variable_is_named() -> None:
     assert "'MOULIN_GATEWAY_LISTEN_FD'" in refusal("gateway", MOULIN_GATEWAY_LISTEN_FD="3")
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("MOULIN_SERV_MAX_BATCH", "MOULIN_SERVE_MAX_BATCH"), ("MOULIN_API_KEYES", "MOULIN_API_KEYS")],
+)
+def test_a_variable_with_a_misspelt_beginning_is_named(given: str, meant: str) -> None:
+    done = moulin("serve", "--print-config", **{given: "32"})
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"moulin serve has no setting '{given}'\n  hint: did you mean {meant}?\n",
+    )
+
+
+def test_variables_of_others_are_passed_over() -> None:
+    """Of a program of the same name, and what Kubernetes sets for services called moulin and moulin-server."""
+    links = {
+        "MOULIN_SERVICE_HOST": "10.0.0.1",
+        "MOULIN_SERVER_PORT": "tcp://10.0.0.1:9000",
+        "MOULIN_PORT_9000_TCP": "x",
+    }
+    environ = {**links, "MOULIN_ROUGE": "1", "MOULIN_API_KEY": "k", "MOULIN_API_KEYS": "k"}
+    assert settings("serve", **environ) == settings("serve")
+
+
 def test_variables_that_kubernetes_sets_for_a_service_of_this_name() -> None:
     links = {
         "SERVICE_HOST": "10.0.0.1",

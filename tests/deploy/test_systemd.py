@@ -16,6 +16,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 UNIT = (FOLDER / "moulin.service").read_text()
 PUBLIC = (FOLDER / "public.conf").read_text()
+SHARED_KEYS = (FOLDER / "shared-keys.conf").read_text()
 MOULIN = Path(sys.executable).with_name("moulin")
 
 
@@ -26,8 +27,9 @@ def test_systemd_takes_it(tmp_path: Path) -> None:
     unit.write_text(UNIT.replace("/opt/moulin/bin/moulin", str(MOULIN)))
     (tmp_path / "moulin.service.d").mkdir()
     (tmp_path / "moulin.service.d" / "public.conf").write_text(PUBLIC)
+    (tmp_path / "moulin.service.d" / "shared-keys.conf").write_text(SHARED_KEYS)
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
-    about_it = [line for line in done.stderr.splitlines() if "moulin.service" in line or "public.conf" in line]
+    about_it = [line for line in done.stderr.splitlines() if "moulin.service" in line or ".conf" in line]
     assert about_it == []
 
 
@@ -54,6 +56,13 @@ def test_the_variables_of_the_drop_in_are_taken() -> None:
     found = tomllib.loads(done.stdout)["serve"]
     assert (found["host"], found["gateway-host"]) == ("127.0.0.1", "0.0.0.0")
     assert {found["api-keys"], found["tls-certificate"], found["tls-key"]} == handed_over
+
+
+def test_keys_that_change_without_a_restart_take_the_place_of_those_that_are_handed_over() -> None:
+    """systemd reads drop-ins in the order of their names, and the last of a variable holds."""
+    assert "public.conf" < "shared-keys.conf"
+    (variable,) = re.findall(r"^Environment=(\w+)=/etc/moulin/shared-keys$", SHARED_KEYS, re.MULTILINE)
+    assert f"\nEnvironment={variable}=%d/api-keys\n" in PUBLIC
 
 
 def test_the_gateways_settings_are_taken() -> None:

@@ -25,13 +25,11 @@ from moulin.cli import (
     trt,
     warm,
 )
+from moulin.cli.failures import told
 from moulin.cli.interrupt import STATUS, interrupts
 from moulin.cli.messages import show_error
 from moulin.cli.verbs import HELP_WIDTH, VerbApp
-from moulin.errors import MoulinError, first_line
-from moulin.launch.address_space import COMMAND_GIB, HINT, expect_address_space, is_out_of_address_space
-from moulin.launch.threads import HINT as MORE_THREADS
-from moulin.launch.threads import is_out_of_threads
+from moulin.launch.address_space import COMMAND_GIB, expect_address_space
 
 app = VerbApp(
     name="moulin",
@@ -72,10 +70,11 @@ def main() -> None:
     try:
         with interrupts.watching():
             _run_to_status()
-    except RuntimeError as error:
-        if not is_out_of_threads(error):
+    except RuntimeError as error:  # no thread to watch for Ctrl-C
+        failure = told(error)
+        if failure is None:
             raise
-        show_error(MoulinError("No more threads can be started (ulimit -u)", hint=MORE_THREADS))
+        show_error(failure)
         sys.exit(1)
 
 
@@ -98,10 +97,6 @@ def _interrupted() -> SystemExit:
 def _run() -> None:
     try:
         app()
-    except MoulinError as error:
-        if not interrupts.count:
-            show_error(error)
-        sys.exit(1)
     except KeyboardInterrupt:
         raise _interrupted() from None
     except BrokenPipeError:
@@ -109,11 +104,9 @@ def _run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if is_out_of_address_space(error):
-            show_error(MoulinError(f"Too little address space (ulimit -v): {first_line(error)}", hint=HINT))
-        elif isinstance(error, OSError):
-            # A full disk, a folder without permission: the system's own message is the best one.
-            typer.secho(f"moulin: {error}", err=True, fg=typer.colors.RED)
-        else:
+        failure = told(error)
+        if failure is None:
             raise
+        if not interrupts.count:
+            show_error(failure)
         sys.exit(1)

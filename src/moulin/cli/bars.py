@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from moulin.cli.messages import messages_are_taken, printed_by
+from moulin.cli.messages import PLAIN_TERMINALS, messages_are_taken, printed_by
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def bars_are_shown() -> bool:
     """Whether there is a terminal for bars, and no log that takes the messages."""
-    return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown") and not messages_are_taken()
+    return sys.stderr.isatty() and os.environ.get("TERM") not in PLAIN_TERMINALS and not messages_are_taken()
 
 
 @contextmanager

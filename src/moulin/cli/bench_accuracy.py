@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -17,6 +17,7 @@ from moulin.cli.bench_runs import finish
 from moulin.cli.flags import ChangesOf, with_flags
 from moulin.cli.hotwords import HOTWORDS
 from moulin.cli.interrupt import STATUS
+from moulin.cli.steps import step
 from moulin.decoding.hotwords import as_json, given_hotwords
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import OptionsError
@@ -102,7 +103,10 @@ def accuracy(
             for (name, start), (label, changes) in product(starts.items(), rounds.items()):
                 settings = replace(started.settings(engine, {**decoding, **changes}, api_key), lm=lm)
                 shown = f"{name}{label}"
-                with start(spec, settings) as running, _progress(shown, len(utterances)) as on_scored:
+                with ExitStack() as stack:
+                    with step(f"Starting {shown}"):
+                        running = stack.enter_context(start(spec, settings))
+                    on_scored = stack.enter_context(_progress(shown, len(utterances)))
                     results.append(Accuracy(shown))
                     normalize, workers = recordings.normalize, hearing.workers
                     measure_accuracy(

@@ -12,6 +12,7 @@ from moulin.cli.bench_options import AT_LEAST_1, MeasuredModel, ToOption
 from moulin.cli.bench_runs import finish
 from moulin.cli.flags import with_flags
 from moulin.cli.interrupt import STATUS
+from moulin.cli.messages import echo
 from moulin.options import Bounds, check_options, option
 
 
@@ -78,7 +79,7 @@ def churn(measured: MeasuredModel, wanted: ChurnOptions, to: ToOption = None) ->
         rate = run.sample_errors.rate
         typer.echo(f"{run.samples} heard again: {run.samples_differing} differ, in {rate:.2%} of the characters")
         for fault in run.faults:
-            typer.secho(fault, err=True, fg=typer.colors.RED)
+            echo(fault, err=True, fg=typer.colors.RED)
         figures = LiveStreamFigures(
             "churn",
             engine.device,

@@ -9,6 +9,7 @@ import typer
 
 from moulin.cli.flags import only, with_flags
 from moulin.cli.gateway_place import GatewayOptions
+from moulin.cli.messages import styled
 from moulin.launch.server_options import ServerOptions
 
 
@@ -47,7 +48,7 @@ def doctor(
         mark, color = ("ok", typer.colors.GREEN) if check.ok else ("missing", typer.colors.RED)
         if not check.ok and not check.required:
             mark, color = "absent", typer.colors.YELLOW
-        typer.echo(f"{typer.style(f'{mark:8}', fg=color)} {check.name:{width}}  {check.detail}")
+        typer.echo(f"{styled(f'{mark:8}', fg=color)} {check.name:{width}}  {check.detail}")
         if check.hint and not check.ok:
             typer.echo(f"{'':8} {'':{width}}  hint: {check.hint}")
     missing = [check.name for check in checks if check.required and not check.ok]

@@ -64,18 +64,18 @@ def export(
     recipe = said.recipe.recipe(streaming=streaming)
     from moulin.bundle.checkpoint_choice import choose_checkpoints
     from moulin.bundle.checkpoint_files import require_torch
-
-    require_torch()
-    from moulin.bundle.ctc_model import load_onnx_model
     from moulin.bundle.tokens import read_tokens
-    from moulin.bundle.transducer import load_with_facts
     from moulin.cli.chosen_model import copy_vocabulary, vocabulary_of
     from moulin.cli.messages import warn
-    from moulin.encoders.recipe import NOTHING_SAID
 
     chosen = choose_checkpoints(checkpoints, said.checkpoint)
     last = chosen.files[-1]
     with step("Reading " + ", ".join(map(str, chosen.files))):
+        require_torch()  # seconds already
+        from moulin.bundle.ctc_model import load_onnx_model
+        from moulin.bundle.transducer import load_with_facts
+        from moulin.encoders.recipe import NOTHING_SAID
+
         loaded = load_with_facts(
             chosen.files, use_averaged_model=chosen.use_averaged_model, recipe=recipe or NOTHING_SAID
         )
@@ -201,11 +201,13 @@ def _check(model: Transducer | CtcModel, files: Sequence[Path], layout: Streamin
 
     failed: list[str] = []
     speech = _speech(model.encoder.feature_dim)
-    with step("Comparing the ONNX files with moulin's own PyTorch modules, on noise and on two recordings of speech"):
+    with step(
+        "Comparing the ONNX files with moulin's own PyTorch modules, on noise and on two recordings of speech"
+    ) as far:
         comparisons = (
-            compare_ctc(model, files[0], layout, speech)
+            compare_ctc(model, files[0], layout, speech, far)
             if isinstance(model, CtcModel)
-            else compare(model, OnnxFiles(*files), layout, speech)
+            else compare(model, OnnxFiles(*files), layout, speech, far)
         )
         for comparison in comparisons:
             say(f"  {comparison.what}: largest error {comparison.largest_error:.1e}")

@@ -7,22 +7,26 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
+from moulin.cli.failures import ending_in, logged
 from moulin.cli.flags import with_flags
 from moulin.cli.gateway_access import GatewayAccess, riva_port_option
 from moulin.cli.interrupt import interrupt_once, interrupts
 from moulin.cli.openai_options import OpenAIOptions
 from moulin.cli.page_options import PageOptions
 from moulin.cli.settings import ConfigFile, PrintConfig, print_settings, variables
-from moulin.errors import OptionsError
+from moulin.errors import MoulinError, OptionsError
 from moulin.extras import install_hint
-from moulin.options import Bounds, held, option
+from moulin.log_form import LogFormat
+from moulin.options import Bounds, check_options, held, option
 
 _SHARED_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """The variable with the folder that workers share, which prometheus_client reads when it is imported."""
@@ -32,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Addresses, access and workers of the gateway."""
+    """Addresses and access of the gateway. Raises OptionsError."""
 
     help_section: ClassVar[str] = "Addresses"
 
@@ -42,6 +46,9 @@ class Listening:
     access: GatewayAccess = held(GatewayAccess)
     openai: OpenAIOptions = held(OpenAIOptions)
     page: PageOptions = held(PageOptions)
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""
@@ -57,7 +64,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of the gateway; checked by `GatewaySettings`."""
+    """Limits of the gateway, most of them checked by `GatewaySettings`. Raises OptionsError."""
 
     help_section: ClassVar[str] = "Limits"
 
@@ -79,6 +86,9 @@ class Limits:
     move_buffer_mb: int = option(
         1024, "Memory for live audio that is said again to another server when one is lost.", bounds=Bounds(at_least=0)
     )
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def settings(self) -> dict[str, Any]:
         """As `GatewaySettings` names them."""
@@ -144,31 +154,49 @@ def gateway(
         print_settings(context)
         return
     check_installed()
-    from moulin.gateway.connection_limit import connection_limit
     from moulin.gateway.request_log import log_to_stderr
+    from moulin.launch.unblocked_output import unblock_stderr
+
+    unblock_stderr()  # before the log holds the stream
+    form = log.log_format or ("text" if sys.stderr.isatty() else "json")
+    log_to_stderr(form, quiet=log.quiet)
+    with nullcontext() if form == "text" and sys.stderr.isatty() else ending_in(partial(_log_failure, form)):
+        given: dict[str, Any] = {
+            "triton": triton,
+            "default_model": name,
+            "otlp_endpoint": otlp_endpoint,
+            "supervision_fd": supervision_fd,
+            "shared_folder": os.environ.get(_SHARED_VARIABLE),
+        }
+        _serve(
+            {
+                **listening.settings(),
+                **limits.settings(),
+                **{name: value for name, value in given.items() if value is not None},
+            },
+            workers,
+            listen_fd,
+            config,
+        )
+
+
+def _log_failure(form: LogFormat, error: MoulinError) -> None:
+    for message, fields in logged(error, form):
+        logger.error("%s", message, extra=fields)
+
+
+def _serve(given: dict[str, Any], workers: int, listen_fd: int | None, config: Path | None) -> None:
+    """Serve with the settings `given` until a signal; a worker is handed the socket `listen_fd`. Raises MoulinError."""
+    from moulin.gateway.connection_limit import connection_limit
     from moulin.gateway.server import listen, run, with_riva_port
     from moulin.gateway.settings import gateway_settings
     from moulin.launch.ports import reachable
     from moulin.launch.temporary_folder import expect_temporary_folder
     from moulin.launch.threads import GATEWAY_NEEDS, expect_threads
-    from moulin.launch.unblocked_output import unblock_stderr
 
-    given: dict[str, Any] = {
-        "triton": triton,
-        "default_model": name,
-        "otlp_endpoint": otlp_endpoint,
-        "supervision_fd": supervision_fd,
-        "shared_folder": os.environ.get(_SHARED_VARIABLE),
-    }
-    settings = gateway_settings(
-        **listening.settings(),
-        **limits.settings(),
-        **{name: value for name, value in given.items() if value is not None},
-    )
-    if supervision_fd is None and listen_fd is None:  # else who started it has looked
+    settings = gateway_settings(**given)
+    if settings.supervision_fd is None and listen_fd is None:  # else who started it has looked
         expect_threads(GATEWAY_NEEDS * workers, "the gateway")
-    unblock_stderr()
-    log_to_stderr(log.log_format or ("text" if sys.stderr.isatty() else "json"), quiet=log.quiet)
     if config is not None:
         logger.info("Settings from %s", config)
     connection_limit(settings)  # before anything is started

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moulin.cli.interrupt import unfinished
+from moulin.cli.messages import echo
+from moulin.cli.steps import step
 from moulin.cli.verbs import VerbApp
 from moulin.errors import OptionsError
 
@@ -44,8 +46,11 @@ def build(
     from moulin.language_models.kneser_ney import kneser_ney
 
     lines = _lines(text)
-    ngrams = kneser_ney((line.split() for line in lines) if tokens is None else _spelt(lines, _table(tokens)), order)
-    with unfinished(to.with_name(f".{to.name}.part")) as part:
+    with step(f"Counting the n-grams of {', '.join(map(str, text))}"):
+        ngrams = kneser_ney(
+            (line.split() for line in lines) if tokens is None else _spelt(lines, _table(tokens)), order
+        )
+    with unfinished(to.with_name(f".{to.name}.part")) as part, step(f"Writing {to}"):
         write_arpa(ngrams, part, gzipped=to.suffix == ".gz")
         part.replace(to)
     counts = ", ".join(f"{len(level.words):,} {number}-grams" for number, level in enumerate(ngrams.levels, 1))
@@ -74,7 +79,7 @@ def _spelt(lines: Iterator[str], table: TokenTable) -> Iterator[list[str]]:
         except OptionsError as error:
             left_out, example = left_out + 1, example or error.message
     if left_out:
-        typer.echo(f"{left_out:,} lines cannot be spelt in the model's tokens and are left out: {example}", err=True)
+        echo(f"{left_out:,} lines cannot be spelt in the model's tokens and are left out: {example}", err=True)
 
 
 def _table(model: Path) -> TokenTable:

@@ -7,6 +7,7 @@ way for both (`printed_by`).
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -18,14 +19,25 @@ from moulin.errors import MoulinError
 if TYPE_CHECKING:
     from moulin.bundle.spec import ModelSpec
 
+PLAIN_TERMINALS = ("dumb", "unknown")
+"""Values of TERM for terminals without colours, and on which no line can be replaced."""
+
 MessageSink = Callable[[int, str], None]
 """Called with a level of `logging` and a message."""
 
 
-def echo(text: str, **style: Any) -> None:
-    """Print a line as `typer.secho` does, above a progress bar where there is one."""
+def styled(text: str, **style: Any) -> str:
+    """`text` in the colours of `typer.style`, unless NO_COLOR is set or the terminal has none; `typer.echo` leaves them
+    out off a terminal."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") in PLAIN_TERMINALS:
+        return text
+    return typer.style(text, **style)
+
+
+def echo(text: str, *, err: bool = False, **style: Any) -> None:
+    """Print a line, above a progress bar where there is one."""
     with _printed_by[-1]():
-        typer.secho(text, **style)
+        typer.echo(styled(text, **style) if style else text, err=err)
 
 
 def show_error(error: MoulinError, about: str = "moulin") -> None:

@@ -10,13 +10,14 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import typer
 
-from moulin.cli.messages import messages_to
+from moulin.cli.failures import ending_in, logged
+from moulin.cli.messages import messages_to, styled
 from moulin.errors import MoulinError, OptionsError
 from moulin.launch.repeats import Repeats
 from moulin.launch.triton_lines import TritonLines
@@ -78,22 +79,24 @@ class ServeLog:
     def covering(self) -> Iterator[None]:
         """Within the block messages of the command line, Python's warnings and the logging of libraries come here too.
 
-        What moulin raises on purpose ends the command with status 1, in JSON if that was asked for.
+        So does what ends the service with status 1, unless a person at a terminal reads it, for whom `main` prints it.
         """
         handler = _LibraryLines(self)
         logging.getLogger().addHandler(handler)
         logging.captureWarnings(True)
         try:
-            with nullcontext() if self._is_plain else messages_to(self._message):
+            if self._is_plain:
                 yield
-        except MoulinError as error:
-            if self.form == "text":
-                raise
-            self._write(logging.ERROR, _OWN, error.message, {"hint": error.hint} if error.hint else {})
-            raise typer.Exit(1) from None
+            else:
+                with messages_to(self._message), ending_in(self._fail):
+                    yield
         finally:
             logging.captureWarnings(False)
             logging.getLogger().removeHandler(handler)
+
+    def _fail(self, error: MoulinError) -> None:
+        for message, fields in logged(error, self.form):
+            self._write(logging.ERROR, _OWN, message, fields)
 
     def _message(self, level: int, text: str) -> None:
         if level < logging.WARNING:
@@ -128,14 +131,15 @@ class ServeLog:
     def write(self, record: logging.LogRecord) -> None:
         """Write a record that is made already."""
         self._clear_status()
-        is_dim = record.name == _TRITON and record.levelno < logging.WARNING
-        typer.secho(self._formatter.format(record), file=sys.stderr, dim=is_dim)
+        line = self._formatter.format(record)
+        is_dim = self._is_plain and record.name == _TRITON and record.levelno < logging.WARNING
+        typer.echo(styled(line, dim=True) if is_dim else line, file=sys.stderr)
 
     def _show_progress(self, text: str) -> None:
         """On a terminal a line that the next one replaces; elsewhere a line now and then."""
         if self._is_plain:
             self._clear_status()
-            typer.secho(cut(text, _STATUS_WIDTH), nl=False, err=True, dim=True)
+            typer.echo(styled(cut(text, _STATUS_WIDTH), dim=True), nl=False, err=True)
             self._has_status = True
         elif time.monotonic() >= self._next_progress:
             self._next_progress = time.monotonic() + _PROGRESS_EVERY_SEC

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,9 +24,14 @@ SERVICES = ("serve", "gateway")
 """The verbs with settings, each with a table of the file."""
 
 _OWN = {"config", "print_config", "help"}
+_KEYS = ("MOULIN_API_KEY", "MOULIN_API_KEYS")
+"""The client's key, and the gateway's."""
+_NEAR = 0.9
+"""The part of its letters that a misspelt variable shares with the one that was meant."""
 _ARGUMENTS = "moulin.arguments"
-# What Kubernetes sets in every pod of a namespace that has a service called moulin-serve or moulin-gateway.
+# What Kubernetes sets in every pod for a service called moulin-serve or moulin-gateway, and for any other.
 _SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT)(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?")
+_ANY_SERVICE_LINK = re.compile(rf"MOULIN.*_({_SERVICE_LINK.pattern})")
 _LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 
 
@@ -151,18 +156,30 @@ def _expect_value(file: Path, key: str, value: Any, parameter: Any) -> Any:
 
 
 def _check_environment(verb: str, params: Mapping[str, Any]) -> None:
-    """Raises OptionsError for a variable of the verb that is none of its flags."""
+    """Raises OptionsError for a variable of the verb that is none of its flags, and for one that is almost one."""
     begins, names = prefix(verb), {*params, "config"}
+    known = [begins + each.upper() for each in names]
     if _LINK.match(os.environ.get(f"{begins}PORT", "")):
         del os.environ[f"{begins}PORT"]  # Kubernetes', and no port
     for variable in sorted(os.environ):
         name = variable.removeprefix(begins)
-        if name == variable or name.lower() in names or _SERVICE_LINK.fullmatch(name):
+        if name == variable and not _is_misspelt(variable, [*known, *_KEYS]):
+            continue
+        if name.lower() in names or _SERVICE_LINK.fullmatch(name):
             continue
         raise OptionsError(
             f"moulin {verb} has no setting {quoted(variable)}",
-            hint=_nearest(variable, [begins + each.upper() for each in names], f"moulin {verb} --help"),
+            hint=_nearest(variable, [*known, *_KEYS], f"moulin {verb} --help"),
         )
+
+
+def _is_misspelt(variable: str, known: Sequence[str]) -> bool:
+    """Whether a variable that begins with no verb's name is meant for one of `known`: MOULIN_SERV_MAX_BATCH. Others may
+    be anybody's."""
+    ours = variable.startswith("MOULIN") and not variable.startswith(tuple(map(prefix, SERVICES)))
+    if not ours or variable in _KEYS or _ANY_SERVICE_LINK.fullmatch(variable) or _LINK.match(os.environ[variable]):
+        return False
+    return bool(difflib.get_close_matches(variable, known, 1, _NEAR))
 
 
 def _nearest(given: str, known: Iterable[str], otherwise: str) -> str:

@@ -23,6 +23,13 @@ from moulin.encoders.transducer import Transducer
 TOLERANCE = 1e-4
 """The largest difference allowed, relative to the tensor's largest value if that is above one."""
 
+HowFar = Callable[[int, int], None]
+"""Called with the number of comparisons that are done, and of all."""
+
+
+def _untold(_done: int, _of: int) -> None:
+    pass
+
 
 _CHUNKS = 20
 _LENGTHS = (MIN_FRAMES, 10, 63, 200, 1000)
@@ -45,32 +52,42 @@ class Comparison:
 
 
 def compare(
-    transducer: Transducer, files: OnnxFiles, layout: StreamingLayout | None, speech: Sequence[Floats]
+    transducer: Transducer,
+    files: OnnxFiles,
+    layout: StreamingLayout | None,
+    speech: Sequence[Floats],
+    tell: HowFar = _untold,
 ) -> Iterator[Comparison]:
     """Compare the three files on noise and on `speech`, features float32 [T, feature_dim].
 
     An offline encoder gets several lengths, each alone and all in one padded batch; a streaming encoder 20 consecutive
-    chunks of one stream and of three.
+    chunks of one stream and of three. `tell` hears how many of an encoder's comparisons are done, which take minutes.
     """
     rng = np.random.default_rng(0)
     features = _features(transducer, speech, rng)
     with torch.inference_mode():
         if layout is None:
-            yield _summary("encoder", _offline(transducer, files.encoder, features))
+            yield _summary("encoder", _offline(transducer, files.encoder, features, tell))
         else:
-            yield _summary("encoder", _streaming(transducer, files.encoder, layout, features))
+            yield _summary("encoder", _streaming(transducer, files.encoder, layout, features, tell))
         yield _summary("decoder", _decoder(transducer, files.decoder, rng))
         yield _summary("joiner", _joiner(transducer, files.joiner, rng))
 
 
 def compare_ctc(
-    model: CtcModel, file: Path, layout: StreamingLayout | None, speech: Sequence[Floats]
+    model: CtcModel,
+    file: Path,
+    layout: StreamingLayout | None,
+    speech: Sequence[Floats],
+    tell: HowFar = _untold,
 ) -> Iterator[Comparison]:
     """`compare` of a CTC model, which is one file."""
     features = _features(model, speech, np.random.default_rng(0))
     with torch.inference_mode():
-        pairs = _offline(model, file, features) if layout is None else _streaming(model, file, layout, features)
-        yield _summary("CTC model", pairs)
+        if layout is None:
+            yield _summary("CTC model", _offline(model, file, features, tell))
+        else:
+            yield _summary("CTC model", _streaming(model, file, layout, features, tell))
 
 
 def _features(model: AcousticModel, speech: Sequence[Floats], rng: np.random.Generator) -> list[Floats]:
@@ -100,9 +117,11 @@ def _error(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     return float(difference.max(initial=0.0)) if np.isfinite(difference).all() else float("inf")
 
 
-def _offline(model: Transducer | CtcModel, file: Path, features: Sequence[Floats]) -> Iterator[Pair]:
+def _offline(model: Transducer | CtcModel, file: Path, features: Sequence[Floats], tell: HowFar) -> Iterator[Pair]:
     run = _session(file)
-    for batch in (*([utterance] for utterance in features), features):
+    batches = [*([utterance] for utterance in features), features]
+    for number, batch in enumerate(batches):
+        tell(number, len(batches))
         lengths = np.array([len(utterance) for utterance in batch])
         x = np.zeros((len(batch), int(lengths.max()), model.encoder.feature_dim), np.float32)
         for row, utterance in zip(x, batch, strict=True):
@@ -124,12 +143,13 @@ def _encoded(model: Transducer | CtcModel, x: Tensor, x_lens: Tensor) -> tuple[T
 
 
 def _streaming(
-    model: Transducer | CtcModel, file: Path, layout: StreamingLayout, features: Sequence[Floats]
+    model: Transducer | CtcModel, file: Path, layout: StreamingLayout, features: Sequence[Floats], tell: HowFar
 ) -> Iterator[Pair]:
     run = _session(file)
     joined = np.concatenate(features)
     needed = layout.window_frames + (_CHUNKS - 1) * layout.chunk_frames
-    for batch in (1, 3):
+    batches = (1, 3)
+    for place, batch in enumerate(batches):
         # Every stream begins at another frame.
         streams = np.stack(
             [np.resize(np.roll(joined, -97 * row, axis=0), (needed, joined.shape[1])) for row in range(batch)]
@@ -137,6 +157,7 @@ def _streaming(
         ours = model.encoder.initial_states(layout, batch)
         theirs = [state.movedim(0, spec.batch_axis).numpy() for state, spec in zip(ours, layout.states, strict=True)]
         for chunk in range(_CHUNKS):
+            tell(place * _CHUNKS + chunk, len(batches) * _CHUNKS)
             x = np.ascontiguousarray(streams[:, chunk * layout.chunk_frames :][:, : layout.window_frames])
             encoder_out, ours = model.encoder.streaming_forward(torch.from_numpy(x), ours)
             their_out, *returned = run(x, *theirs)

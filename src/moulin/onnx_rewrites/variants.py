@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import ml_dtypes  # ONNX's own
@@ -129,7 +131,7 @@ def int8_beside(source: Path) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     target = source.with_name(f"{source.stem}.int8.onnx")
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, _without_advice():
         whole = Path(scratch) / target.name
         quantize_dynamic(
             model_input=source,
@@ -139,3 +141,18 @@ def int8_beside(source: Path) -> Path:
         )
         whole.replace(target)
     return target
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Leave out what ONNX Runtime says on the root logger of each file: that its graph should be simplified first."""
+
+    def is_no_advice(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Please consider")
+
+    root = logging.getLogger()
+    root.addFilter(is_no_advice)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_no_advice)

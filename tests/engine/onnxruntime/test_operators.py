@@ -43,19 +43,36 @@ def test_another_processor_gets_its_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert compiled_operators(tmp_path) != library
 
 
-def test_a_damaged_library_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "_version", lambda: "damaged")
-    (tmp_path / "damaged.so").write_bytes(b"\x7fELF")
-    with pytest.raises(EngineError, match=r"damaged\.so"):
-        compiled_operators(tmp_path)
+@pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
+def test_a_library_cut_short_is_compiled_again(tmp_path: Path) -> None:
+    """Loaded it would end the process."""
+    library = compiled_operators(tmp_path)
+    whole = library.stat().st_size
+    library.unlink()
+    library.write_bytes(bytes(whole // 2))
+    compiled_operators(tmp_path)
+    assert library.stat().st_size == whole
 
 
-def test_a_compiler_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo 'no such header' >&2; exit 1", "cc failed: no such header"),
+        (r"printf 'kaputt \377\n' >&2; exit 1", "cc failed: kaputt \N{REPLACEMENT CHARACTER}"),
+        ("kill -9 $$", "cc failed: status -9"),
+        ("exit 0", "No such file"),
+        ('for last; do :; done; echo no library > "$last"', "invalid ELF header|file too short"),
+    ],
+    ids=["fails", "says-no-text", "killed", "writes-nothing", "writes-something-else"],
+)
+def test_a_compiler_that_fails_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
     compiler = tmp_path / "cc"
-    compiler.write_text("#!/bin/sh\necho 'no such header' >&2\nexit 1\n")
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
     compiler.chmod(0o755)
     monkeypatch.setattr(operators, "c_compiler", lambda: str(compiler))
-    with pytest.raises(EngineError, match="cc failed: no such header"):
+    with pytest.raises(EngineError, match=said):
         compiled_operators(tmp_path / "operators")
     assert list((tmp_path / "operators").iterdir()) == []
 

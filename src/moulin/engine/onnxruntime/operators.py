@@ -38,14 +38,15 @@ def operators_library() -> Path | None:
 
 
 def compiled_operators(folder: Path) -> Path:
-    """The library in `folder`, compiled if it is not there. Raises EngineError with what is missing."""
+    """The library in `folder`, compiled if it is not there or damaged. Raises EngineError with what is missing."""
     library = folder / f"{_version()}.so"
     try:
-        if not library.is_file():
+        if not _is_whole(library):
             _compile(library)
-        ctypes.CDLL(str(library))  # damaged, or in a folder from which nothing may be run
+        _load(library)
     except subprocess.CalledProcessError as error:
-        raise EngineError(f"{error.cmd[0]} failed: {error.stderr.strip().partition(chr(10))[0]}") from error
+        said = error.stderr.strip().partition("\n")[0] or f"status {error.returncode}"
+        raise EngineError(f"{error.cmd[0]} failed: {said}") from error
     except (OSError, subprocess.SubprocessError) as error:
         raise EngineError(first_line(error)) from error
     return library
@@ -58,8 +59,31 @@ def _compile(library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="compile-") as folder:
         made = Path(folder) / library.name
         command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_LIMIT_SEC)
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=_LIMIT_SEC)
+        with made.open("r+b") as file:
+            file.write(_digest(file.read()))
+        _load(made)
         made.replace(library)  # whole or not at all: other processes may look for it
+
+
+def _load(library: Path) -> None:
+    """Raises OSError in a folder from which nothing may be run, and where the compiler made something else."""
+    if not hasattr(ctypes.CDLL(str(library)), "RegisterCustomOps"):
+        raise OSError(f"{library} has not been compiled from {_SOURCE.name}")
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether `library` ends with the digest of what is before it: loading a file that was cut short, as by a loss of
+    power, ends the process."""
+    if not library.is_file():
+        return False
+    content = library.read_bytes()
+    size = hashlib.sha256().digest_size
+    return _digest(content[:-size]) == content[-size:]
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def _version() -> str:

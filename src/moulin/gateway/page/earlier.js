@@ -53,7 +53,7 @@ export class Earlier {
     const open = element("button", { type: "button", className: "earlier-open", onclick: () => { byId("earlier").close(); this.on.show(session); } },
       element("span", { className: "earlier-name", textContent: kind }),
       element("span", { className: "earlier-when", textContent: when(session.at) }),
-      element("span", { className: "earlier-words", textContent: session.excerpt || "(no words)" }));
+      element("span", { className: "earlier-words", dir: "auto", textContent: session.excerpt || "(no words)" }));
     if (this.on.isShown(session)) open.ariaCurrent = "true";
     const remove = button("Delete", () => this.on.remove(session), { className: "quiet small", ariaLabel: `Delete ${kind}, ${when(session.at)}` });
     const item = element("li", {}, open, remove);

@@ -8,7 +8,7 @@ const UNSURE = 0.5; // confidence below which a word is marked
 // { item, words: [{ start_sec, element }] } of a segment; `on` has correct(), take(alternative).
 export function line(segment, { playable, correctable }, on) {
   const { said, words } = spoken(segment);
-  if (segment.channel) said.prepend(element("span", { className: "speaker", textContent: `Channel ${segment.channel}` }), " ");
+  if (segment.channel) said.prepend(element("span", { className: "speaker", dir: "ltr", textContent: `Channel ${segment.channel}` }), " ");
   const correct = button("Correct", on.correct, { className: "correct", ariaLabel: `Correct the text at ${clock(segment.start_sec)}` });
   const item = element("li", {}, stamp(segment.start_sec, playable), " ", said, ...(correctable ? [correct] : []));
   const others = (segment.alternatives ?? []).filter(({ text }) => text !== segment.text);
@@ -30,7 +30,7 @@ export function stamp(seconds, playable) {
 
 // A segment's text, which has the spaces between words, with each word as an element with its time.
 export function spoken({ text, words }) {
-  const said = element("span", { className: "said" }), placed = [];
+  const said = element("span", { className: "said", dir: "auto" }), placed = [];
   let end = 0;
   for (const word of words) {
     const begin = text.indexOf(word.word, end);
@@ -54,7 +54,7 @@ function timed({ word, start_sec: start, end_sec: end, confidence }) {
 }
 
 function readings(others, on) {
-  const list = others.map((other) => element("li", {}, button(other.text || "(nothing)", () => on.take(other), { className: "reading" })));
+  const list = others.map((other) => element("li", {}, button(other.text || "(nothing)", () => on.take(other), { className: "reading", dir: "auto" })));
   const summary = element("summary", { textContent: others.length === 1 ? "1 other reading" : `${others.length} other readings` });
   return element("details", { className: "readings" }, summary, element("ul", {}, ...list));
 }

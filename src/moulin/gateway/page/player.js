@@ -50,7 +50,7 @@ export class Player {
     byId("recording").hidden = !isRecording;
     this.transcript.setPlayable(Boolean(isRecording && session.file && !session.isUnplayable));
     if (!isRecording) return;
-    byId("recording-name").textContent = session.name;
+    Object.assign(byId("recording-name"), { textContent: session.name, title: session.name });
     byId("recording-facts").textContent = !session.file ? "Only the text is kept. Open the recording again to hear it."
       : session.isUnplayable ? "This browser cannot play this kind of file; its text is below." : "";
     const duration = session.durationSec || session.expectedSec || session.peaks?.durationSec || 0;

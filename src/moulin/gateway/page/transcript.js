@@ -108,7 +108,7 @@ export class Transcript {
     const { item } = this.lines.get(entry);
     if (item.querySelector("textarea") || this.session.isGrowing) return; // what grows is replaced by the whole
     const session = this.session;
-    const field = element("textarea", { className: "correction", value: entry.text, ariaLabel: "Corrected text", rows: 1, enterKeyHint: "done" });
+    const field = element("textarea", { className: "correction", dir: "auto", value: entry.text, ariaLabel: "Corrected text", rows: 1, enterKeyHint: "done" });
     const fit = () => { field.style.height = "auto"; field.style.height = `${field.scrollHeight}px`; };
     let ended = false;
     const end = (keep) => {
