@@ -24,7 +24,7 @@ def test_of_words(tmp_path: Path) -> None:
     done = moulin_here("lm", "build", text(tmp_path), "--to", tmp_path / "lm.arpa").expect(0)
     wanted = kneser_ney([line.split() for line in LINES], 3)
     assert read_arpa(tmp_path / "lm.arpa").words == wanted.words
-    assert done.err == f"Wrote {tmp_path / 'lm.arpa'}: 8 1-grams, 10 2-grams, 8 3-grams\n"
+    assert done.err.splitlines()[-1] == f"Wrote {tmp_path / 'lm.arpa'}: 8 1-grams, 10 2-grams, 8 3-grams"
     assert {file.name for file in tmp_path.iterdir()} == {"text", "lm.arpa"}
 
 
@@ -37,7 +37,7 @@ def test_of_a_models_tokens(tmp_path: Path) -> None:
     for tokens in (DEMO_MODEL, DEMO_MODEL / "tokens.txt"):
         to = tmp_path / "lm.gz"
         done = moulin_here("lm", "build", tmp_path / "text", "--tokens", tokens, "--to", to, "--order", 2).expect(0)
-        assert done.err.startswith("1 lines cannot be spelt in the model's tokens and are left out: The phrase 'one")
+        assert "1 lines cannot be spelt in the model's tokens and are left out: The phrase 'one" in done.err
         assert gzip.decompress(to.read_bytes()).startswith(b"\\data\\\nngram 1=")
         assert read_arpa(to).words == wanted.words
         for level, of_text in zip(read_arpa(to).levels, wanted.levels, strict=True):

@@ -21,6 +21,7 @@ from moulin.gateway.connection_limit import connection_limit
 from moulin.gateway.connections import Connections
 from moulin.gateway.settings import gateway_settings
 from tests.cli.command import MOULIN, eventually
+from tests.last_words import last_words
 
 from .running_gateway import running_gateway
 
@@ -198,10 +199,10 @@ def test_a_start_with_64_open_files_says_what_it_needs(command: str) -> None:
         _limited(64, MOULIN, command, *arguments), capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
-    message, hint = done.stderr.splitlines()
-    assert message.startswith("moulin: Expected at least ")
+    message, hint = last_words(done.stderr)
+    assert message.startswith("Expected at least ")
     assert message.endswith(", got 64")
-    assert hint.startswith("  hint: raise it: `ulimit -n 65536`")
+    assert hint.startswith("raise it: `ulimit -n 65536`")
 
 
 def test_300_idle_connections_with_256_open_files(tmp_path: Path, stack: ExitStack) -> None:

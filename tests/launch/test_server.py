@@ -252,7 +252,7 @@ def test_urls_of_a_server_on_all_addresses(tmp_path: Path) -> None:
 
 @pytest.mark.triton
 def test_a_model_that_fails_while_another_loads_is_told_with_its_reason(tmp_path: Path) -> None:
-    write_model(tmp_path, "broken", initialize_with("raise ValueError('no shared memory')"))
+    write_model(tmp_path, "broken", initialize_with("import time; time.sleep(4); raise ValueError('no shared memory')"))
     repository = write_model(tmp_path, "slow", initialize_with("import time; time.sleep(600)"))
     options = ServerOptions(http_port=0, grpc_port=0, metrics_port=0)
     message = "The process of broken_0_0 has died while it loaded: model 'broken': .*no shared memory"
