@@ -141,6 +141,7 @@ export class Files {
     };
     item.state = "later";
     item.timer = setInterval(look, 500);
+    addEventListener("online", () => { if (item.state === "later") this.again(item); }, { once: true });
     look();
     notice(text, `${hint} This page tries again by itself.`, { label: "Try now", run: () => this.again(item) }, technical);
   }

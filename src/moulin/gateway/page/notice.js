@@ -24,11 +24,11 @@ export function noNotice() {
 
 export const hasNotice = () => !byId("notice").hidden;
 
-// A notice with a countdown of `seconds`, and then `run`; `hint(left)` says what happens. Returns a function that ends it.
+// A notice with a countdown of `seconds`, or until the device is online again, and then `run`; `hint(left)` says what happens. Returns a function that ends it.
 export function countdown(seconds, text, hint, run, technical = "") {
   const at = performance.now() + seconds * 1000;
   let timer = 0;
-  const end = () => clearInterval(timer);
+  const end = () => { clearInterval(timer); removeEventListener("online", go); };
   const go = () => { end(); run(); };
   const show = () => {
     const left = Math.max(0, Math.ceil((at - performance.now()) / 1000));
@@ -36,6 +36,7 @@ export function countdown(seconds, text, hint, run, technical = "") {
     if (!left) go();
   };
   timer = setInterval(show, 500);
+  addEventListener("online", go);
   show();
   return end;
 }
