@@ -190,7 +190,26 @@ HANGING = textwrap.dedent("""
             except KeyboardInterrupt:
                 pass
 
+    def _server():
+        interrupts.allow(None)
+        killed = threading.Event()
+
+        def _kill():
+            killed.set()
+            time.sleep(0.5)  # the command comes to its end meanwhile
+
+        with interrupts.at_the_end(_kill):
+            print("here", flush=True)
+            while not killed.is_set():
+                try:
+                    killed.wait()
+                except KeyboardInterrupt:
+                    pass
+
     def _command():
+        if how == "server":
+            _server()
+            return
         if how == "patient":
             interrupts.allow(None)
         part = Path(sys.argv[2])
@@ -238,6 +257,13 @@ def test_a_patient_command_is_ended_by_the_second(tmp_path: Path) -> None:
         _, _, took_sec = interrupted(process, after_sec=0)
     assert process.returncode == 130
     assert took_sec < SOON_SEC
+
+
+def test_the_status_is_its_own_where_the_clean_up_lets_the_command_end(tmp_path: Path) -> None:
+    with hanging("server", tmp_path / "part") as process:
+        _, err, _ = interrupted(process, after_sec=0.2, times=2)
+    assert process.returncode == 130
+    assert err == "Interrupted.\n"
 
 
 def test_where_the_shell_ignores_it_nothing_happens(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class _Interrupts:
         self._echo = SignalEcho()
         self._taken = False
         self._said = False
+        self._is_ending = False
         self._lock = threading.Lock()
         self._cleanups: list[Callable[[], None]] = []
         self._timer: threading.Timer | None = None
@@ -65,6 +66,8 @@ class _Interrupts:
         try:
             yield
         finally:
+            if self._is_ending:  # its clean-up let the command come to an end here, but the status is the thread's
+                threading.Event().wait()
             if not self.count:  # else the thread is needed to the very end: executors are joined on exit
                 signal.set_wakeup_fd(before)
                 told.close()
@@ -131,6 +134,7 @@ class _Interrupts:
             self._timer.start()
 
     def _end(self, status: int = STATUS) -> None:
+        self._is_ending = True
         for cleanup in reversed(self._cleanups):
             with contextlib.suppress(Exception):
                 cleanup()

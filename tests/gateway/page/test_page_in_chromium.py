@@ -460,6 +460,6 @@ def test_hotwords_and_other_readings(
     page.set_input_files("#file", recordings[0].file)
     expect(page.locator("#status")).to_contain_text("Transcribed")
     page.click(".readings summary")
-    other = page.locator(".reading").first.inner_text()
+    other = page.locator(".reading").first.text_content()
     page.locator(".reading").first.click()
     assert " ".join(words(page, "#finals")) == other
