@@ -55,7 +55,7 @@ def heard_by(recognizer: Any, waveform: Floats) -> Any:
 
 def heard_by_ours(recognizer: Recognizer, waveform: Floats, options: DecodingOptions) -> Hypothesis:
     found: list[Hypothesis | MoulinError] = []
-    recognizer.pipeline([waveform], RowOptions.of([options]), ["waveform"], lambda _, answer: found.append(answer))
+    recognizer.pipeline([waveform], RowOptions.of([options]), ["waveform"], lambda _, answers: found.extend(answers))
     assert isinstance(found[0], Hypothesis)
     return found[0]
 

@@ -62,7 +62,12 @@ def peer(encoder: Path, method: Method) -> Any:
 
 def found_by(recognizer: Recognizer, waveforms: list[Floats], options: list[DecodingOptions]) -> list[Hypothesis]:
     found: dict[int, Hypothesis | MoulinError] = {}
-    recognizer.pipeline(waveforms, RowOptions.of(options), ["waveform"] * len(waveforms), found.__setitem__)
+    recognizer.pipeline(
+        waveforms,
+        RowOptions.of(options),
+        ["waveform"] * len(waveforms),
+        lambda rows, heard: found.update(zip(rows, heard, strict=True)),
+    )
     assert all(isinstance(each, Hypothesis) for each in found.values())
     return [found[row] for row in range(len(waveforms))]  # type: ignore[misc]
 

@@ -163,9 +163,10 @@ def _ours(
     """Each recording by itself: without silence behind them an encoder's padding reaches into the last frames."""
     found: list[Hypothesis] = []
 
-    def answer(_: int, heard: Hypothesis | MoulinError) -> None:
-        assert isinstance(heard, Hypothesis)
-        found.append(heard)
+    def answer(_: Sequence[int], heard: Sequence[Hypothesis | MoulinError]) -> None:
+        (one,) = heard
+        assert isinstance(one, Hypothesis)
+        found.append(one)
 
     for waveform in recordings:
         pipeline([waveform], RowOptions.of([options], [graphs]), ["waveform"], answer)

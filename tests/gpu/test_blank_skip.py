@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -172,7 +173,12 @@ def test_the_whole_pipeline_in_fp32(bias: float, tmp_path: Path) -> None:
     ]
     with open_recognizer(model) as on_host:
         found: dict[int, Hypothesis | Exception] = {}
-        on_host.pipeline(waveforms, RowOptions.of(options), [""] * len(waveforms), found.__setitem__)
+        on_host.pipeline(
+            waveforms,
+            RowOptions.of(options),
+            [""] * len(waveforms),
+            lambda rows, all_: found.update(zip(rows, all_, strict=True)),
+        )
         unk_id = next((token for token in on_host.spec.tokens.skipped_ids if token != 0), -1)
     transducer, card = load_transducer([model / "epoch-1.pt"]), torch.device("cuda")
     encoder = gpu_encoder(transducer, device=card, dtype=torch.float32, max_frames=700)
@@ -180,8 +186,8 @@ def test_the_whole_pipeline_in_fp32(bias: float, tmp_path: Path) -> None:
     pipeline = GpuPipeline(encoder, predictor, device=card, tail_samples=4800)
     heard: dict[int, Hypothesis] = {}
 
-    def result(position: int, hypothesis: Hypothesis, _peak: float) -> None:
-        heard[position] = hypothesis
+    def result(positions: Sequence[int], hypotheses: Sequence[Hypothesis], _peaks: Sequence[float]) -> None:
+        heard.update(zip(positions, hypotheses, strict=True))
 
     for _ in range(3):  # the third as graphs
         pipeline(waveforms, RowOptions.of(options), result)

@@ -9,7 +9,7 @@ from functools import partial
 from moulin.arrays import Floats, Ints
 from moulin.bundle.spec import ModelSpec
 from moulin.decoding.ctc import search_ctc
-from moulin.decoding.found import Found
+from moulin.decoding.found import Found, Hypothesis
 from moulin.decoding.rescoring import LanguageModelUse
 from moulin.decoding.row_options import RowOptions
 from moulin.decoding.search import search
@@ -19,6 +19,7 @@ from moulin.engine.limits import MAX_AUDIO_SEC
 from moulin.engine.pipeline import Answer
 from moulin.engine.precision_error import precision_error
 from moulin.engine.runner import CtcRunner, Runner
+from moulin.errors import MoulinError
 
 Search = Callable[[Floats, Ints, RowOptions], Found]
 """From the encoder's frames [N, T', channels], of which the given numbers [N] are valid, to hypotheses, the best
@@ -50,11 +51,12 @@ class _Pipeline:
     def __call__(self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer) -> None:
         encoder_out, encoder_out_lens = self.encode(self.features(waveforms))
         found = self._search(encoder_out, encoder_out_lens, options).hypotheses(options.wants_others)
-        for position, (hypothesis, name) in enumerate(zip(found, names, strict=True)):
-            if math.isfinite(hypothesis.score):
-                answer(position, hypothesis)
-            else:
-                answer(position, precision_error(self._spec, f"{name}: expected numbers from {self._spec.file}"))
+        answer(range(len(found)), list(map(self._checked, found, names)))
+
+    def _checked(self, hypothesis: Hypothesis, name: str) -> Hypothesis | MoulinError:
+        if math.isfinite(hypothesis.score):
+            return hypothesis
+        return precision_error(self._spec, f"{name}: expected numbers from {self._spec.file}")
 
     @property
     def num_workers(self) -> int:

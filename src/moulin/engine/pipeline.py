@@ -10,8 +10,8 @@ from moulin.decoding.found import Hypothesis
 from moulin.decoding.row_options import RowOptions
 from moulin.errors import MoulinError
 
-Answer = Callable[[int, Hypothesis | MoulinError], None]
-"""A callback (position, best hypothesis or error of that waveform)."""
+Answer = Callable[[Sequence[int], Sequence[Hypothesis | MoulinError]], None]
+"""A callback (positions, best hypothesis or error of each of these waveforms)."""
 
 
 class Pipeline(Protocol):
@@ -38,7 +38,7 @@ class Pipeline(Protocol):
         """Search N waveforms that have passed `check_form`. Errors call waveforms by their `names`; a faulty waveform
         does not affect the others.
 
-        `answer` is called once for each, as soon as it is found: on a GPU while others are still searched. Raises
+        `answer` is called with those that are found together: on a GPU while others are still searched. Raises
         EngineError.
         """
 

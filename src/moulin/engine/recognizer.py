@@ -18,8 +18,7 @@ from moulin.decoding.row_graphs import Graphs
 from moulin.decoding.row_options import RowOptions
 from moulin.engine.asked_for import Abilities, graphs_asked_for
 from moulin.engine.pipeline import Pipeline
-from moulin.engine.spelling import spell
-from moulin.engine.word_times import Sound
+from moulin.engine.spelling import spell_all
 from moulin.errors import MoulinError
 from moulin.transcript import Transcript
 
@@ -69,13 +68,6 @@ class Recognizer:
         """The transcript or error of each of N waveforms that have passed `check_form`. Errors call waveforms by their
         `names`; a faulty waveform does not affect the others. Raises EngineError."""
         answers: dict[int, Transcript | MoulinError] = {}
-
-        def answer(position: int, found: Hypothesis | MoulinError) -> None:
-            if isinstance(found, Hypothesis):
-                answers[position] = self._spell(found, waveforms[position], options[position].nbest)
-            else:
-                answers[position] = found
-
         graphs: dict[int, Graphs] = {}
         for position, chosen in enumerate(options):
             try:
@@ -83,12 +75,19 @@ class Recognizer:
             except MoulinError as error:
                 answers[position] = error
         some = list(graphs)
+
+        def answer(rows: Sequence[int], found: Sequence[Hypothesis | MoulinError]) -> None:
+            positions = [some[row] for row in rows]
+            nbest = [options[position].nbest for position in positions]
+            spelt = self._spelt(found, [waveforms[position] for position in positions], nbest)
+            answers.update(zip(positions, spelt, strict=True))
+
         if some:
             self.pipeline(
                 [waveforms[position] for position in some],
                 RowOptions.of([options[position] for position in some], list(graphs.values())),
                 [names[position] for position in some],
-                lambda row, found: answer(some[row], found),
+                answer,
             )
         return [answers[position] for position in range(len(waveforms))]
 
@@ -122,18 +121,26 @@ class Recognizer:
         """Stop the worker threads."""
         self.pipeline.close()
 
-    def _spell(self, hypothesis: Hypothesis, waveform: Floats, nbest: int) -> Transcript:
+    def _spelt(
+        self, found: Sequence[Hypothesis | MoulinError], waveforms: Sequence[Floats], nbest: Sequence[int]
+    ) -> list[Transcript | MoulinError]:
+        """The transcripts of all that were heard, and the errors of the others."""
         frame_sec = self.spec.encoder_frame_sec
-        any_words = hypothesis.tokens or hypothesis.others
-        levels = loudness(waveform, round(frame_sec * SAMPLE_RATE)).tobytes() if any_words else b""
-        return spell(
+        frame_samples = round(frame_sec * SAMPLE_RATE)
+        heard = [(row, one) for row, one in enumerate(found) if isinstance(one, Hypothesis)]
+        levels = [
+            loudness(waveforms[row], frame_samples).tobytes() if one.tokens or one.others else b"" for row, one in heard
+        ]
+        spelt = spell_all(
             self.spec.tokens,
-            hypothesis,
+            [one for _, one in heard],
             frame_sec=frame_sec,
-            duration_sec=len(waveform) / SAMPLE_RATE,
-            sound=Sound(levels),
-            nbest=nbest,
+            durations_sec=[len(waveforms[row]) / SAMPLE_RATE for row, _ in heard],
+            levels=levels,
+            nbest=[nbest[row] for row, _ in heard],
         )
+        transcripts = iter(spelt)
+        return [next(transcripts) if isinstance(one, Hypothesis) else one for one in found]
 
     def __enter__(self) -> Self:
         return self

@@ -2,7 +2,7 @@
 
 A transducer emits a token when it is certain of it, mostly within the first half of its sound, and then blanks until it
 is certain of the next. So a word ends somewhere between its last token and the first of the next word: at the first
-pause of `_PAUSE` frames that is much quieter than the word, if there is one. It begins at its first token, or before it
+pause of `PAUSE` frames that is much quieter than the word, if there is one. It begins at its first token, or before it
 where its sound follows a silence. Without such evidence (noise as loud as the speech, no waveform) the time of the
 tokens stays, and a word lasts as long as most do.
 
@@ -17,21 +17,21 @@ from itertools import groupby
 
 from moulin.audio.loudness import STEPS_PER_DB
 
-_PAUSE = 4
+PAUSE = 4
 """Quiet frames that end a word. The closure before the T of EIGHT is shorter."""
-_SILENCE = 2
+SILENCE = 2
 """Quiet frames that precede the beginning of a word."""
-_QUIET = 20 * STEPS_PER_DB
+QUIET = 20 * STEPS_PER_DB
 """A frame so much below the loudest of a word is quiet."""
-_SHARE = 0.3
+SHARE = 0.3
 """So is a frame within this share of the way from the quietest frame to the loudest, for speech in noise."""
-_CONTRAST = 10 * STEPS_PER_DB
+CONTRAST = 10 * STEPS_PER_DB
 """Where the quietest frame is closer to the loudest, loudness says nothing."""
-_LOUDEST = 6
+LOUDEST = 6
 """Frames behind a token within which its word is loudest."""
-_REACH = 25
+REACH = 25
 """Frames behind its last token within which a word ends."""
-_USUAL = 7
+USUAL = 7
 """The frames from a word's last token to its end, where nothing else is known: the median of isolated digits."""
 REACH_BACK = 12
 """Frames before its first token within which a word begins."""
@@ -71,11 +71,11 @@ def word_spans(emitted: Sequence[Span], sound: Sound) -> list[Span]:
         end = _end(sound, first, lasts[-1], following)
         begin = max(before, _begin(sound, first, end, before))
         before = end = max(end, begin)
-        spans += [(begin, end)] if len(lasts) == 1 else _divided(begin, end, len(lasts))
+        spans += [(begin, end)] if len(lasts) == 1 else divided(begin, end, len(lasts))
     return spans
 
 
-def _divided(begin: int, end: int, count: int) -> Iterator[Span]:
+def divided(begin: int, end: int, count: int) -> Iterator[Span]:
     for number in range(count):
         yield begin + (end - begin) * number // count, begin + (end - begin) * (number + 1) // count
 
@@ -83,20 +83,20 @@ def _divided(begin: int, end: int, count: int) -> Iterator[Span]:
 def _end(sound: Sound, first: int, last: int, following: int | None) -> int:
     """The frame behind the end of a word; at most `following`, at which the next one is emitted."""
     known = sound.first_frame + len(sound.levels)
-    usual = last + _USUAL
+    usual = last + USUAL
     if following is not None:
         usual = min(usual, following)
     elif sound.levels and not sound.is_whole:
         usual = max(last + 1, min(usual, known))
-    stop = min(known, last + _REACH, known if following is None else following)
+    stop = min(known, last + REACH, known if following is None else following)
     around = _levels(sound, last, stop)
-    threshold = _threshold(_levels(sound, first - _SILENCE, min(stop, last + _LOUDEST)), around)
+    threshold = _threshold(_levels(sound, first - SILENCE, min(stop, last + LOUDEST)), around)
     if threshold is None:
         return usual
     quiet = around.translate(_AT_MOST[threshold])
     if stop == following or (stop == known and sound.is_whole):
-        quiet += b"\1" * _PAUSE
-    pause = quiet.find(b"\1" * _PAUSE)
+        quiet += b"\1" * PAUSE
+    pause = quiet.find(b"\1" * PAUSE)
     if pause < 0:
         return usual
     end = max(last + pause, last + 1)
@@ -107,11 +107,11 @@ def _begin(sound: Sound, first: int, end: int, before: int) -> int:
     """The first frame of a word whose first token was emitted at `first`, not earlier than `before`."""
     start = max(before, first - REACH_BACK, sound.first_frame)
     around = _levels(sound, start, first + 1)
-    threshold = _threshold(_levels(sound, start, min(end, first + _LOUDEST)), around)
+    threshold = _threshold(_levels(sound, start, min(end, first + LOUDEST)), around)
     if threshold is None:
         return first
-    silence = around.translate(_AT_MOST[threshold]).rfind(b"\1" * _SILENCE)
-    return first if silence < 0 else min(first, start + silence + _SILENCE)
+    silence = around.translate(_AT_MOST[threshold]).rfind(b"\1" * SILENCE)
+    return first if silence < 0 else min(first, start + silence + SILENCE)
 
 
 def _levels(sound: Sound, begin: int, end: int) -> bytes:
@@ -124,6 +124,6 @@ def _threshold(word: bytes, around: bytes) -> int | None:
     if not word or not around:
         return None
     loudest, quietest = max(word), min(around)
-    if loudest - quietest < _CONTRAST:
+    if loudest - quietest < CONTRAST:
         return None
-    return max(loudest - _QUIET, quietest + int(_SHARE * (loudest - quietest)))
+    return max(loudest - QUIET, quietest + int(SHARE * (loudest - quietest)))

@@ -128,11 +128,11 @@ class _Pending:
         return bool(self.done.query())  # type: ignore[no-untyped-call]
 
 
-Result = Callable[[int, Hypothesis, float], None]
-"""A callback (position, hypothesis, peak): the best hypothesis of a waveform, with the others where its options want
-them, and its largest absolute sample (int16 divided by 32768). The peak is NaN where a sample is NaN; then, and where
-it is out of scale, ignore the hypothesis. Where the score is not finite and the peak is, the encoder's precision was
-not enough."""
+Result = Callable[[Sequence[int], Sequence[Hypothesis], Sequence[float]], None]
+"""A callback (positions, hypotheses, peaks): the best hypothesis of each of these waveforms, with the others where its
+options want them, and its largest absolute sample (int16 divided by 32768). The peak is NaN where a sample is NaN;
+then, and where it is out of scale, ignore the hypothesis. Where the score is not finite and the peak is, the encoder's
+precision was not enough."""
 
 
 class GpuPipeline:
@@ -178,9 +178,9 @@ class GpuPipeline:
         self._packers, self._num_packers = ThreadPoolExecutor(threads, thread_name_prefix="moulin-pack"), threads
 
     def __call__(self, waveforms: Sequence[Samples], options: RowOptions, result: Result) -> None:
-        """Calls `result` for each waveform, searched with its row of `options`, in the order in which the GPU finishes.
-        Waveforms are 16 kHz, all float32 in [-1, 1] or all int16, and not empty. A faulty waveform does not affect the
-        others.
+        """Calls `result` with the waveforms of a micro-batch, each searched with its row of `options`, as the GPU
+        finishes them. Waveforms are 16 kHz, all float32 in [-1, 1] or all int16, and not empty. A faulty one does not
+        affect the others.
         """
         with torch.cuda.device(self._device), torch.inference_mode():
             sizes = [0 if graph is None else len(graph) + 1 for graph in options.graphs[:, 1].tolist()]
@@ -377,9 +377,9 @@ class GpuPipeline:
     def _read(self, pending: _Pending, result: Result) -> None:
         pending.done.synchronize()
         found = pending.found.read(pending.beams).ranked(self._predictor.context_size)
-        hypotheses = found.hypotheses(pending.wants_others)
-        for position, hypothesis, peak in zip(pending.positions, hypotheses, pending.peaks.tolist(), strict=False):
-            result(position, hypothesis, peak)
+        count = len(pending.positions)  # behind them, silence fills the batch up
+        hypotheses = found.hypotheses(pending.wants_others)[:count]
+        result(pending.positions, hypotheses, pending.peaks[:count].tolist())
 
 
 def _filled_up(options: RowOptions, roots: Ints32, rows: int) -> tuple[RowOptions, Ints32]:

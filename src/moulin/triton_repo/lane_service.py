@@ -3,7 +3,6 @@ become known since the lane's last one."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from moulin.streaming.options import StreamOptions
 from moulin.streaming.stream import Stream
 from moulin.triton_repo import contract
 from moulin.triton_repo.contract import Event, Kind
+from moulin.triton_repo.json_text import json_text
 from moulin.triton_repo.lane_tensors import Array, Bundle, LaneReply, error_json, unknown_events
 from moulin.triton_repo.streaming_options import IDLE_TIMEOUT_SEC, LANE_TIMEOUT_SEC
 
@@ -358,7 +358,7 @@ class LaneService:
             "bundle": number,
             **({"draining": True} if self._is_draining() else {}),
         }
-        reply.lane = json.dumps(facts).encode()
+        reply.lane = json_text(facts)
         return reply
 
     def _failed(self, lane: _Lane, slots: Ints) -> list[int]:
@@ -429,7 +429,7 @@ def _kind(update: StreamUpdate | EngineError) -> Kind:
 def _json(update: StreamUpdate | EngineError) -> bytes:
     if isinstance(update, EngineError):
         return error_json("failed", update)
-    return json.dumps(update.to_dict()).encode()
+    return json_text(update.to_dict())
 
 
 def _code(error: MoulinError) -> str:

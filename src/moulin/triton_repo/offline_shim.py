@@ -24,12 +24,12 @@ from moulin.start_progress import progress_lines, tell
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
 from moulin.triton_repo.exchange import Exchange, end_if_over
+from moulin.triton_repo.json_text import result_text
 from moulin.triton_repo.offline_metrics import OfflineMetrics
 from moulin.triton_repo.offline_options import OfflineOptions
 from moulin.triton_repo.offline_service import OfflineRequest, OfflineService, Utterance, unreadable
 from moulin.triton_repo.offline_workers import OfflineWorkers
 from moulin.triton_repo.reply_delivery import ReplyDelivery
-from moulin.triton_repo.result_text import result_text
 from moulin.triton_repo.shim_errors import is_invalid, unwritable
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.stub_check import check_stub
@@ -187,13 +187,13 @@ class _Client:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(bounded(str(answer)), code))
         outputs = []
         if contract.TRANSCRIPTS in self.wanted:
-            outputs.append(_column(contract.TRANSCRIPTS, [transcript.text for transcript in answer]))
+            outputs.append(_column(contract.TRANSCRIPTS, [transcript.text.encode() for transcript in answer]))
         if contract.RESULT in self.wanted:
             results = [result_text(transcript.to_dict(), self.request_id) for transcript in answer]
             outputs.append(_column(contract.RESULT, results))
         return pb_utils.InferenceResponse(outputs)
 
 
-def _column(name: str, texts: list[str]) -> Any:
+def _column(name: str, texts: list[bytes]) -> Any:
     """A BYTES tensor [B, 1]. Clients join the words of a row, so it must be two-dimensional."""
-    return pb_utils.Tensor(name, np.array([[text.encode()] for text in texts], dtype=np.object_))
+    return pb_utils.Tensor(name, np.array([[text] for text in texts], dtype=np.object_))

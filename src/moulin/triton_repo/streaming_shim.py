@@ -22,10 +22,10 @@ from moulin.quoting import bounded, cut
 from moulin.start_progress import progress_lines, tell
 from moulin.triton_repo import contract
 from moulin.triton_repo.exchange import Exchange, end_if_over
+from moulin.triton_repo.json_text import result_text
 from moulin.triton_repo.lane_service import LaneRequest, LaneService
 from moulin.triton_repo.lane_tensors import LaneReply, is_bundle
 from moulin.triton_repo.reply_delivery import ReplyDelivery
-from moulin.triton_repo.result_text import result_text
 from moulin.triton_repo.shim_errors import is_invalid, unwritable
 from moulin.triton_repo.shim_parameters import ShimParameters
 from moulin.triton_repo.streaming_metrics import StreamingMetrics
@@ -249,7 +249,7 @@ class _Client:
             )
         outputs = []
         if contract.TRANSCRIPTS in self.wanted:
-            outputs.append(_text(contract.TRANSCRIPTS, reply.text))
+            outputs.append(_text(contract.TRANSCRIPTS, reply.text.encode()))
         if contract.RESULT in self.wanted and reply.update is not None:
             outputs.append(_text(contract.RESULT, result_text(reply.update.to_dict(), self._request_id)))
         return pb_utils.InferenceResponse(outputs)
@@ -278,6 +278,6 @@ def _code(error: MoulinError) -> Any:
     return pb_utils.TritonError.INVALID_ARG if is_invalid(error) else pb_utils.TritonError.INTERNAL
 
 
-def _text(name: str, text: str) -> Any:
+def _text(name: str, text: bytes) -> Any:
     """A BYTES tensor [1]. Old streaming clients join all of its items, so it must have one dimension."""
-    return pb_utils.Tensor(name, np.array([text.encode()], dtype=np.object_))
+    return pb_utils.Tensor(name, np.array([text], dtype=np.object_))

@@ -79,15 +79,20 @@ class GpuEnginePipeline:
 
     def __call__(self, waveforms: Sequence[Floats], options: RowOptions, names: Sequence[str], answer: Answer) -> None:
         """See `Pipeline`; int16 waveforms are copied to the card as they are, half as many bytes as float32."""
-        for position, waveform in enumerate(waveforms):
-            if not len(waveform):
-                answer(position, _NOTHING)
+        empty = [position for position, waveform in enumerate(waveforms) if not len(waveform)]
+        answer(empty, [_NOTHING] * len(empty))
         for dtype in (np.float32, np.int16):
             some = [row for row, waveform in enumerate(waveforms) if waveform.dtype == dtype and len(waveform)]
 
-            def result(position: int, hypothesis: Hypothesis, peak: float, some: list[int] = some) -> None:
-                row = some[position]
-                answer(row, self._wrong(waveforms[row], hypothesis, peak, names[row]) or hypothesis)
+            def result(
+                positions: Sequence[int],
+                hypotheses: Sequence[Hypothesis],
+                peaks: Sequence[float],
+                some: list[int] = some,
+            ) -> None:
+                rows = [some[position] for position in positions]
+                found = zip(rows, hypotheses, peaks, strict=True)
+                answer(rows, [self._wrong(waveforms[row], one, peak, names[row]) or one for row, one, peak in found])
 
             if some:
                 self._run([waveforms[row] for row in some], options.take(np.array(some)), result)
@@ -140,6 +145,7 @@ class GpuEnginePipeline:
             raise EngineError(f"The GPU failed: {first_line(error)}") from error
 
 
-def _raise(_position: int, found: Hypothesis | MoulinError) -> None:
-    if isinstance(found, MoulinError):
-        raise found
+def _raise(_positions: Sequence[int], found: Sequence[Hypothesis | MoulinError]) -> None:
+    for one in found:
+        if isinstance(one, MoulinError):
+            raise one

@@ -7,7 +7,6 @@ model that transcribes.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from moulin.onnx_rewrites.ctc_head import BLANK_OUTPUT
 from moulin.transcript import Transcript
 from moulin.triton_repo import contract
 from moulin.triton_repo.ensemble.part import Tensors
+from moulin.triton_repo.json_text import json_text
 from moulin.triton_repo.offline_service import read_options
 
 
@@ -130,9 +130,9 @@ class ScorerPart:
 def _tensors(answer: list[Transcript] | MoulinError) -> Tensors | MoulinError:
     if isinstance(answer, MoulinError):
         return answer
-    texts = [transcript.text for transcript in answer]
-    results = [json.dumps(transcript.to_dict(), ensure_ascii=False) for transcript in answer]
+    texts = [transcript.text.encode() for transcript in answer]
+    results = [json_text(transcript.to_dict()) for transcript in answer]
     return {
-        name: np.array([[text.encode()] for text in rows], dtype=np.object_)
+        name: np.array([[text] for text in rows], dtype=np.object_)
         for name, rows in ((contract.TRANSCRIPTS, texts), (contract.RESULT, results))
     }
