@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
+from moulin.audio.chunks import WAV, chunks, is_wav
 from moulin.audio.decoded import CannotDecodeError, Gap, PyAvMissingError, Sound, StoppedEarlyError
 from moulin.audio.faults import Faults
 from moulin.audio.ffmpeg import ffmpeg_sounds
 from moulin.audio.libsndfile import soundfile_sounds
-from moulin.audio.part import BinaryFile
+from moulin.audio.part import BinaryFile, read_at
 from moulin.audio.parts import is_mpeg_audio
 from moulin.audio.patience import Patience
 from moulin.errors import AudioError
@@ -95,20 +97,32 @@ class Decoder:
         return refusal
 
 
+_MP3_IN_WAV = 0x55
+"""WAVE_FORMAT_MPEGLAYER3 (RFC 2361)."""
+
 _THREE_OGG_PAGES = 3 * (27 + 255 + 255 * 255)
 """The most bytes of so many pages (RFC 3533, section 6)."""
 
 
 def _suits_ffmpeg(file: BinaryFile, sample_rate: int) -> bool:
-    """Whether FFmpeg decodes the file in less time, or more completely: MP3, FLAC that is resampled, and Ogg, in which
-    libsndfile passes over pauses."""
+    """Whether FFmpeg decodes the file in less time, or better: MP3, of which libsndfile leaves the encoder's delay in a
+    WAV file, FLAC that is resampled, and Ogg, in which libsndfile passes over pauses."""
     file.seek(0)
     head = file.read(64) or b""
+    if is_wav(head):
+        return _wav_format(file) == _MP3_IN_WAV
     if head.startswith(b"fLaC"):
         return int.from_bytes(head[18:21], "big") >> 4 > sample_rate
     if head.startswith(b"OggS"):
         return not _is_one_page_of_vorbis(file)
     return head.startswith(b"ID3") or is_mpeg_audio(head)
+
+
+def _wav_format(file: BinaryFile) -> int:
+    """The number of the sample format in a WAV file's header; 0 without one."""
+    found = (chunk for chunk in chunks(file, WAV, 0, file.seek(0, io.SEEK_END)) if chunk.name == b"fmt ")
+    format = next(found, None)
+    return 0 if format is None else int.from_bytes(read_at(file, format.content, 2), "little")
 
 
 def _is_one_page_of_vorbis(file: BinaryFile) -> bool:
