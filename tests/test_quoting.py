@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moulin.quoting import MOST_MESSAGE_BYTES, bounded, cut, listed, quoted
+from moulin.quoting import MOST_MESSAGE_BYTES, bounded, cut, listed, quoted, without_controls
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.binary(),
@@ -74,3 +74,8 @@ def test_lists_are_counted() -> None:
     assert listed([]) == "none"
     assert listed("abc") == "a, b, c"
     assert listed(range(1000), 3) == "0, 1, 2, 997 more"
+
+
+def test_a_name_is_one_field_of_a_line() -> None:
+    assert without_controls("a\tb\nc\x1b[31m\x85\u2028.wav") == r"a\tb\nc\x1b[31m\x85\u2028.wav"
+    assert without_controls("U\u0308 né 50%s\udcff.wav") == "U\u0308 né 50%s\udcff.wav"

@@ -7,6 +7,7 @@ reason of a WebSocket's close. What somebody else wrote may be of any length and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 MOST_QUOTED = 100
@@ -17,6 +18,7 @@ MOST_MESSAGE_BYTES = 2000
 
 _MOST_BITS, _MOST_DIGITS = 10_000, 500
 _MOST_ITEMS = 4
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def quoted(value: object, most: int = MOST_QUOTED) -> str:
@@ -70,3 +72,9 @@ def bounded(text: str, most_bytes: int = MOST_MESSAGE_BYTES) -> str:
 
 def _shown(char: str) -> str:
     return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+
+
+def without_controls(text: str) -> str:
+    """`text` with escapes for line ends, tabs and other control characters: a field of a line. All else stays, lone
+    surrogates too, which are bytes of a file's name."""
+    return _CONTROLS.sub(lambda found: _shown(found[0]), text)

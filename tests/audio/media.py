@@ -37,9 +37,10 @@ def media(
     *tracks: Track | Floats,
     rate: int = 48000,
     with_video: bool = False,
+    white_from_sec: float = float("inf"),
     options: dict[str, str] | None = None,
 ) -> bytes:
-    """A file with these audio tracks; with a black picture from 0 on, `with_video`."""
+    """A file with these audio tracks; `with_video` also ten black pictures a second, white from `white_from_sec` on."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container, options=options or {}) as output:
         packets: list[Any] = []
@@ -52,7 +53,9 @@ def media(
         if with_video:
             longest_sec = max(len(track.samples) / 16000 + track.offset_sec + track.gap_sec for track in known)
             for number in range(round(longest_sec * 10)):
-                picture = av.VideoFrame(64, 64, "yuv420p")
+                picture = av.VideoFrame.from_ndarray(
+                    np.full((96, 64), 255 * (number >= 10 * white_from_sec), np.uint8), "yuv420p"
+                )
                 picture.pts, picture.time_base = number, Fraction(1, 10)
                 packets += video.encode(picture)
             packets += video.encode(None)

@@ -12,6 +12,7 @@ import sys
 import tracemalloc
 from collections.abc import Sequence
 
+import av
 import numpy as np
 import pytest
 import soxr
@@ -278,6 +279,25 @@ def test_the_encoders_delay_is_taken_off(speech: Floats, container: str, codec: 
 def test_the_encoders_delay_of_fragments_is_taken_off(speech: Floats) -> None:
     data = media("mp4", "aac", speech, rate=16000, options={"movflags": "frag_keyframe+empty_moov"})
     near(heard(data)[0], speech, within_ms=3)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("avi", "libmp3lame"), ("avi", "aac"), ("mpegts", "aac"), ("mp4", "aac"), ("matroska", "aac")],
+)
+def test_sound_begins_with_its_picture(speech: Floats, container: str, codec: str) -> None:
+    """A picture turns white with the first sound. All but Matroska do not tell the encoder's delay."""
+    speech = np.concatenate([np.zeros(16000, np.float32), speech[int(np.argmax(np.abs(speech) > 0.01)) :]])
+    options = {"movflags": "frag_keyframe+empty_moov"} if container == "mp4" else None
+    data = media(container, codec, speech, rate=16000, with_video=True, white_from_sec=1.0, options=options)
+    with av.open(io.BytesIO(data), "r") as opened:
+        seen = next(frame.time for frame in opened.decode(video=0) if frame.to_ndarray()[0, 0] > 128)
+        assert seen is not None
+        seen -= (opened.start_time or 0) / 1e6
+    found, _ = heard(data)
+    heard_sec = 1.0 + shifts_ms(found, speech, at=(0.0,))[0] / 1000
+    # FFmpeg's AVI has times in whole pictures, of 100 ms.
+    assert heard_sec == pytest.approx(seen, abs=0.06 if container == "avi" else 0.003)
 
 
 def test_fragments_of_one_frame_each_are_heard_whole(speech: Floats) -> None:

@@ -16,9 +16,13 @@ def test_folders_are_searched_by_suffix_and_files_taken_as_named(tmp_path: Path)
     for name in ("b.WAV", "a/z.flac", "a/notes.txt", "speech.bin"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "gone.wav").symlink_to("nowhere.wav")
     found = find_sources([str(tmp_path / "speech.bin"), "-", str(tmp_path)])
-    names = [str(tmp_path / "speech.bin"), "-", str(tmp_path / "a/z.flac"), str(tmp_path / "b.WAV")]
-    assert [source.name for source in found] == names
+    names = ["speech.bin", "-", "a/z.flac", "b.WAV", "gone.wav"]
+    assert [source.name for source in found] == [name if name == "-" else str(tmp_path / name) for name in names]
+    with pytest.raises(AudioError, match=r"gone\.wav"):
+        found[-1].read()
 
 
 KINDS = {

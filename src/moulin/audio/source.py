@@ -113,7 +113,7 @@ def find_sources(
     sources: list[AudioSource] = []
     for name in names:
         if name != "-" and Path(name).is_dir():
-            files = sorted(path for path in Path(name).rglob("*") if path.is_file() and not _is_hidden(path, name))
+            files = sorted(path for path in Path(name).rglob("*") if _is_file(path) and not _is_hidden(path, name))
             found = [path for path in files if is_audio(path)]
             if not found:
                 raise AudioError(f"There is no audio in the folder {name}", hint="name the files themselves")
@@ -124,6 +124,11 @@ def find_sources(
         else:
             sources.append(AudioSource(name, raw, selection))
     return sources
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file, or a link to nothing, of which reading says so. FIFOs and devices never end."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _is_hidden(path: Path, folder: str) -> bool:

@@ -19,6 +19,7 @@ from moulin.cli.messages import echo, say, show_error, warn
 from moulin.cli.recognized_by import RecognizedBy
 from moulin.decoding.options import DecodingOptions
 from moulin.errors import MoulinError, OptionsError
+from moulin.quoting import without_controls
 from moulin.transcript import Part
 from moulin.transcript_formats import SUBTITLES, to_json
 
@@ -90,11 +91,12 @@ def transcribe(
         for outcome in outcomes:
             progress.ended(outcome.source)
             tally.add(outcome)
+            name = without_controls(outcome.source.name)
             if isinstance(outcome.result, MoulinError):
-                show_error(outcome.result, about=outcome.source.name)
+                show_error(outcome.result, about=name)
             else:
                 for warning in outcome.result.warnings:
-                    warn(f"{outcome.source.name}: {warning}")
+                    warn(f"{name}: {warning}")
                 _print(outcome.source, _formatted(outcome, format, several=len(sources) > 1 and to is None), format, to)
     if len(sources) > 1:
         say(tally.line())
@@ -116,7 +118,7 @@ def _formatted(outcome: Outcome, format: str, *, several: bool) -> str:
         return to_json(transcript, outcome.source.name)
     if format in SUBTITLES:
         return SUBTITLES[format](transcript).rstrip("\n")
-    lines = [f"{outcome.source.name}\t{transcript.text}" if several else transcript.text]
+    lines = [f"{without_controls(outcome.source.name)}\t{transcript.text}" if several else transcript.text]
     parts = transcript.parts or (Part(transcript.alternatives),)
     return "\n".join(lines + [line for part in parts for line in _alternatives(part, timed=bool(transcript.parts))])
 
