@@ -95,7 +95,9 @@ def ffmpeg_sounds(
             timeline = timeline_of(container, _zero_sec(container, is_first), edits.pauses if edits else ())
             frames = Frames(name, container, stream, movie.file.tell)
             if container.format.name == "ogg":
-                frames.packets = OggPages(movie.file, float(stream.time_base), faults).timed(frames.packets)
+                headers = stream.codec_context.extradata or b""
+                pages = OggPages(movie.file, float(stream.time_base), faults, headers)
+                frames.packets = pages.timed(frames.packets)
         except (AudioError, CannotDecodeError):
             raise
         except Exception as error:

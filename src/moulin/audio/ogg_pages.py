@@ -12,6 +12,7 @@ from typing import Any
 
 from moulin.audio.faults import Faults
 from moulin.audio.part import BinaryFile, read_at
+from moulin.audio.vorbis_blocks import VorbisBlocks
 
 _HEADER_BYTES = 27
 _MOST_SEGMENTS = 255
@@ -48,9 +49,11 @@ class _Page:
 class OggPages:
     """Moves packets of one track to their times, page by page."""
 
-    def __init__(self, file: BinaryFile, unit_sec: float, faults: Faults) -> None:
-        """`file` is what the packets are read from; times are counted in `unit_sec`. Lost pages go to `faults`."""
+    def __init__(self, file: BinaryFile, unit_sec: float, faults: Faults, headers: bytes = b"") -> None:
+        """`file` is what the packets are read from; times are counted in `unit_sec`. Lost pages go to `faults`.
+        `headers` are those of the codec."""
         self._file, self._unit_sec, self._faults = file, unit_sec, faults
+        self._blocks = VorbisBlocks(headers)
         self._before: int | None = None
         self._samples_before = 0
         self._longest = 0
@@ -76,7 +79,7 @@ class OggPages:
     def _place(self, page: Sequence[Any], following: int | None) -> None:
         """Move packets of `page` by what is missing before or within it; `following` is the time of the next page."""
         begin, time = page[0].pos, page[0].pts
-        durations = [packet.duration or 0 for packet in page]
+        durations = [self._blocks.samples(packet.duration or 0) for packet in page]
         if following is None:  # FFmpeg makes the last packet of all as long as its page's time stamp says
             durations[-1] = min(durations[-1], max(durations[:-1], default=0))
         samples, end = sum(durations), following if following is not None else self._end(begin)
