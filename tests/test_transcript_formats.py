@@ -188,6 +188,15 @@ def test_channels_are_labelled_and_overlap() -> None:
     assert "<v channel 1>A" in to_vtt(transcript)
 
 
+def test_lines_have_room_for_their_label() -> None:
+    words = tuple(PlacedWord("FIFTEEN", at / 2, at / 2 + 0.4, 0.5, 1 + at // 12 % 2, 10) for at in range(96))
+    transcript = Transcript(" ".join(word.word for word in words), words, 48.0)
+    shown = [block.splitlines()[2:] for block in to_srt(transcript).split("\n\n")]
+    assert all(lines[0].startswith("[track 10 channel ") and len(lines) <= 2 for lines in shown)
+    assert 36 <= max(len(line) for lines in shown for line in lines) <= 42
+    assert max(len(line) for line in to_vtt(transcript).replace("<v track 10 channel 1>", "").splitlines()) > 30
+
+
 def test_warnings_are_comments_in_webvtt() -> None:
     """WebVTT's comments end at an empty line, and have no arrow of a cue."""
     transcript = replace(spoken("ONE TWO"), warnings=("one\n\nline", "2 --> 3"))

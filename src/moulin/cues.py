@@ -18,7 +18,6 @@ from moulin.spacing import is_cjk
 from moulin.transcript import Transcript, Word, place_of
 
 LINE_COLUMNS = 42
-_CUE_COLUMNS = 2 * LINE_COLUMNS
 _MAX_CUE_SEC = 7.0
 _MIN_CUE_SEC = 0.8
 _COLUMNS_PER_SEC = 17.0
@@ -50,13 +49,17 @@ class Cue:
     @property
     def label(self) -> str:
         """The channel and track, where they are transcribed one by one: `channel 1`, `track 2 channel 1`."""
-        places = place_of(self.words[0])
-        return " ".join(f"{name} {places[name]}" for name in ("track", "channel") if name in places)
+        return _label(self.words[0])
 
 
-def cues(transcript: Transcript) -> Iterator[Cue]:
-    """The transcript in cues of a line or two, in order and without overlap but that of channels."""
-    layout = _Layout(transcript)
+def cues(transcript: Transcript, *, beside_label: int | None = None) -> Iterator[Cue]:
+    """The transcript in cues of a line or two, in order and without overlap but that of channels.
+
+    Lines have room for the longest label and `beside_label` more columns; None: the label is not shown.
+    """
+    labels = {label for word in transcript.words if (label := _label(word))} if beside_label is not None else set()
+    taken = max(map(len, labels)) + (beside_label or 0) if labels else 0
+    layout = _Layout(transcript, LINE_COLUMNS - taken)
     groups = [group for span in layout.between_pauses() for group in _divided(layout, *span)]
     groups.sort(key=lambda group: transcript.words[group[0]].start_sec)
     for (begin, end), following in zip_longest(groups, groups[1:]):
@@ -69,11 +72,17 @@ def cues(transcript: Transcript) -> Iterator[Cue]:
         yield Cue(start_sec, round(end_sec, 3), layout.text(begin, end), words, lines)
 
 
+def _label(word: Word) -> str:
+    places = place_of(word)
+    return " ".join(f"{name} {places[name]}" for name in ("track", "channel") if name in places)
+
+
 class _Layout:
     """The words of a transcript and their places in its text, which has the spaces between them."""
 
-    def __init__(self, transcript: Transcript) -> None:
+    def __init__(self, transcript: Transcript, line_columns: int) -> None:
         self.words = transcript.words
+        self.line_columns = line_columns
         self._text = transcript.text
         self._begins: list[int] = []
         self._ends: list[int] = []
@@ -99,18 +108,18 @@ class _Layout:
         """The first word that no longer fits into a line with word `begin`, which fits in any case."""
         if begin == len(self.words):
             return begin
-        return max(begin + 1, bisect_right(self._end_columns, self._begin_columns[begin] + LINE_COLUMNS))
+        return max(begin + 1, bisect_right(self._end_columns, self._begin_columns[begin] + self.line_columns))
 
     def fits_a_line(self, begin: int, end: int) -> bool:
-        return end <= self.line_end(begin) and (self.columns(begin, end) <= LINE_COLUMNS or end == begin + 1)
+        return end <= self.line_end(begin) and (self.columns(begin, end) <= self.line_columns or end == begin + 1)
 
     def cue_end(self, begin: int) -> int:
         """The first word that no longer fits into a cue with word `begin`: into two lines and 7 s."""
         first = self.line_end(begin)
-        if self.columns(begin, first) > LINE_COLUMNS:  # a word longer than a line is alone
+        if self.columns(begin, first) > self.line_columns:  # a word longer than a line is alone
             return first
         second = self.line_end(first)
-        end = first if second > first and self.columns(first, second) > LINE_COLUMNS else second
+        end = first if second > first and self.columns(first, second) > self.line_columns else second
         until = self.words[begin].start_sec + _MAX_CUE_SEC
         while end > begin + 1 and self.words[end - 1].end_sec > until:
             end -= 1
@@ -166,7 +175,7 @@ def _divided(layout: _Layout, begin: int, end: int) -> list[tuple[int, int]]:
 def _cost(layout: _Layout, begin: int, end: int, group: tuple[int, int]) -> float:
     """The cost of a cue of words from `begin` to before `end`, of a `group` between two long pauses."""
     columns = layout.columns(begin, end)
-    cost = 1 + (1 - min(columns / _CUE_COLUMNS, 1)) ** 2
+    cost = 1 + (1 - min(columns / (2 * layout.line_columns), 1)) ** 2
     words, is_last = layout.words, end == group[1]
     seconds = (words[end - 1].end_sec + _LINGER_SEC if is_last else words[end].start_sec) - words[begin].start_sec
     if seconds < _MIN_CUE_SEC:

@@ -11,6 +11,8 @@ from moulin.transcript import Transcript
 
 Format = Literal["text", "json", "srt", "vtt"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+_LABEL = "[{}] "
+"""A cue's label in SubRip, before its text."""
 
 
 def to_json(transcript: Transcript, file: str) -> str:
@@ -20,7 +22,7 @@ def to_json(transcript: Transcript, file: str) -> str:
 
 def to_srt(transcript: Transcript) -> str:
     """A SubRip file; a channel or track stands in brackets before the text."""
-    numbered = enumerate(cues(transcript), start=1)
+    numbered = enumerate(cues(transcript, beside_label=len(_LABEL) - 2), start=1)
     return "\n".join(f"{number}\n{_times(cue, ',')}\n{_labelled(cue)}\n" for number, cue in numbered)
 
 
@@ -36,7 +38,7 @@ SUBTITLES: dict[str, Callable[[Transcript], str]] = {"srt": to_srt, "vtt": to_vt
 
 def _labelled(cue: Cue) -> str:
     shown = "\n".join(cue.lines)
-    return f"[{cue.label}] {shown}" if cue.label else shown
+    return _LABEL.format(cue.label) + shown if cue.label else shown
 
 
 def _voiced(cue: Cue) -> str:
