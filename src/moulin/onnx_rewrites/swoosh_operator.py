@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 DOMAIN = "moulin"
 
 
+def takes_operator(model: onnx.ModelProto) -> bool:
+    """Whether `swoosh_in_one_operator` would change `model`."""
+    view = GraphView(model)
+    return any(node.op_type == "Log" and in_first_form(view, node) for node in model.graph.node)
+
+
+def has_operator(content: bytes) -> bool:
+    """Whether the model in `content` needs a runtime that has the operator; told without parsing its weights."""
+    from onnx import helper
+
+    return helper.make_opsetid(DOMAIN, 1).SerializeToString() in content
+
+
 def swoosh_in_one_operator(model: onnx.ModelProto) -> int:
     """Make every Swoosh of `model` that stands in the form of `rewrite_swoosh`, also with its constant merged into
     another layer, one operator, in place; return their number. The bias of a matrix product before it goes into it."""
