@@ -21,8 +21,7 @@ DOMAIN = "moulin"
 
 def takes_operator(model: onnx.ModelProto) -> bool:
     """Whether `swoosh_in_one_operator` would change `model`."""
-    view = GraphView(model)
-    return any(node.op_type == "Log" and in_first_form(view, node) for node in model.graph.node)
+    return bool(_found(GraphView(model), model))
 
 
 def has_operator(content: bytes) -> bool:
@@ -38,7 +37,7 @@ def swoosh_in_one_operator(model: onnx.ModelProto) -> int:
     from onnx import helper
 
     view = GraphView(model)
-    found = [swoosh for node in model.graph.node if node.op_type == "Log" and (swoosh := in_first_form(view, node))]
+    found = _found(view, model)
     if not found:
         return 0
     by_output = {swoosh.output: swoosh for swoosh in found}
@@ -51,6 +50,15 @@ def swoosh_in_one_operator(model: onnx.ModelProto) -> int:
     remove_dead_nodes(model)
     remove_unread_initializers(model)
     return len(found)
+
+
+def _found(view: GraphView, model: onnx.ModelProto) -> list[Swoosh]:
+    """None in half precision, for the operator is in single precision."""
+    from onnx import TensorProto
+
+    if any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for tensor in model.graph.initializer):
+        return []
+    return [swoosh for node in model.graph.node if node.op_type == "Log" and (swoosh := in_first_form(view, node))]
 
 
 def _operator(view: GraphView, swoosh: Swoosh) -> onnx.NodeProto:
