@@ -151,3 +151,8 @@ def test_half_precision_stays() -> None:
     model = in_half_precision(model)
     assert not takes_operator(model)
     assert swoosh_in_one_operator(model) == 0
+    rewritten = in_half_precision(onnx.load(load_bundle(BUNDLES / "zipformer2-offline").encoder.file))
+    rewrite_swoosh(rewritten)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    onnxruntime.InferenceSession(rewritten.SerializeToString(), options, providers=["CPUExecutionProvider"])
