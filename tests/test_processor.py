@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moulin.processor import Processor, load_with_few_threads, num_cores, this_processor
+from moulin.processor import Processor, c_compiler, load_with_few_threads, num_cores, this_processor
 
 ZEN4 = "processor\t: 0\nmodel name\t: AMD EPYC 9654\nflags\t\t: fpu fma avx2 avx512f avx512_vnni avx512_bf16\n"
 SAPPHIRE = "model name\t: Intel(R) Xeon(R) Platinum 8480+\nflags\t\t: avx2 avx512f avx512_bf16 amx_bf16 amx_int8\n"
@@ -77,3 +77,19 @@ def test_few_threads_load_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.environ["OMP_NUM_THREADS"] == expected
     load_with_few_threads(32)
     assert os.environ["OMP_NUM_THREADS"] == "1"  # what a person has set stays
+
+
+def test_c_compiler_is_the_one_chosen(tmp_path: Path) -> None:
+    for name in ("gcc", "ccache", "clang"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+
+    def chosen(cc: str) -> list[str] | None:
+        return c_compiler({"PATH": str(tmp_path), "CC": cc})
+
+    gcc = str(tmp_path / "gcc")
+    assert chosen("") == [gcc]
+    assert chosen("ccache gcc") == [str(tmp_path / "ccache"), "gcc"]
+    assert chosen("clang -m64 '-DA=b c'") == [str(tmp_path / "clang"), "-m64", "-DA=b c"]
+    assert chosen("not-there -x") == chosen("'unfinished") == [gcc]
+    assert c_compiler({"PATH": str(tmp_path / "none"), "CC": "gcc"}) is None

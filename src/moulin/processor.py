@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -93,9 +94,16 @@ def num_cores(
     return len(pairs)
 
 
-def c_compiler() -> str | None:
-    """The path of this machine's C compiler, if it has one."""
-    return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+def c_compiler(environ: Mapping[str, str] = os.environ) -> list[str] | None:
+    """The command of this machine's C compiler, if it has one: `$CC`, which may have arguments, or what is on PATH."""
+    try:
+        chosen = shlex.split(environ.get("CC", ""))
+    except ValueError:  # a quotation without an end
+        chosen = []
+    for name, *arguments in (chosen or ["cc"], ["cc"], ["gcc"], ["clang"]):
+        if found := shutil.which(name, path=environ.get("PATH")):
+            return [found, *arguments]
+    return None
 
 
 def _siblings(cpu: int, topology: Path) -> str:

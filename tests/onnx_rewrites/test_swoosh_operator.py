@@ -16,7 +16,8 @@ from moulin.engine.onnxruntime.operators import operators_library
 from moulin.engine.onnxruntime.session import rewritten_encoder
 from moulin.onnx_rewrites.merged_constants import merge_constants
 from moulin.onnx_rewrites.swoosh import rewrite_swoosh
-from moulin.onnx_rewrites.swoosh_operator import swoosh_in_one_operator
+from moulin.onnx_rewrites.swoosh_operator import swoosh_in_one_operator, takes_operator
+from moulin.onnx_rewrites.variants import in_half_precision
 from tests.bundles import BUNDLES, OFFLINE, STREAMING
 from tests.onnx_rewrites.test_swoosh import SWOOSHES, swoosh_graph
 
@@ -141,3 +142,17 @@ def test_all_of_an_encoder(name: str) -> None:
     assert content is not None
     operators = [node.op_type for node in onnx.load_from_string(content).graph.node]
     assert operators.count("Swoosh") == SWOOSHES.get(name, 0)
+
+
+def test_half_precision_stays() -> None:
+    model = onnx.load(load_bundle(BUNDLES / "zipformer2-offline").encoder.file)
+    rewrite_swoosh(model)
+    assert takes_operator(model)
+    model = in_half_precision(model)
+    assert not takes_operator(model)
+    assert swoosh_in_one_operator(model) == 0
+    rewritten = in_half_precision(onnx.load(load_bundle(BUNDLES / "zipformer2-offline").encoder.file))
+    rewrite_swoosh(rewritten)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    onnxruntime.InferenceSession(rewritten.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -185,7 +185,9 @@ def _compiler() -> Check:
     """What compiles our operators for ONNX Runtime on a CPU."""
     found = c_compiler()
     hint = None if found else "apt install gcc libc6-dev"
-    return Check("C compiler (faster encoders on a CPU)", found is not None, False, found or "not found", hint)
+    return Check(
+        "C compiler (faster encoders on a CPU)", found is not None, False, " ".join(found or ["not found"]), hint
+    )
 
 
 def _soundfile() -> list[Check]:

@@ -140,14 +140,22 @@ _ROUNDING = 1e-6
 """The difference between the two slopes of one Swoosh that single precision explains."""
 
 
+def _number_type(model: onnx.ModelProto) -> int:
+    """The type of `model`'s weights."""
+    from onnx import TensorProto
+
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    return next((half for half in (TensorProto.FLOAT16, TensorProto.BFLOAT16) if half in types), TensorProto.FLOAT)
+
+
 def _by_sigmoid(model: onnx.ModelProto, swoosh: Swoosh) -> list[onnx.NodeProto]:
-    from onnx import TensorProto, helper
+    from onnx import helper
 
     def name(part: str) -> str:
         return f"{swoosh.output}/swoosh_{part}"
 
     for part, value in (("scale", 1 - swoosh.slope), ("constant", swoosh.constant)):
-        model.graph.initializer.append(helper.make_tensor(name(part), TensorProto.FLOAT, [], [value]))
+        model.graph.initializer.append(helper.make_tensor(name(part), _number_type(model), [], [value]))
     alpha = -swoosh.slope / (1 - swoosh.slope)
     return [
         helper.make_node("LeakyRelu", [swoosh.z], [name("leaky")], alpha=alpha),
@@ -161,13 +169,13 @@ def _by_sigmoid(model: onnx.ModelProto, swoosh: Swoosh) -> list[onnx.NodeProto]:
 
 
 def _by_softplus(model: onnx.ModelProto, swoosh: Swoosh) -> list[onnx.NodeProto]:
-    from onnx import TensorProto, helper
+    from onnx import helper
 
     def name(part: str) -> str:
         return f"{swoosh.output}/softplus_{part}"
 
     for part, value in (("steep", 1 / swoosh.slope), ("slope", swoosh.slope), ("constant", swoosh.constant)):
-        model.graph.initializer.append(helper.make_tensor(name(part), TensorProto.FLOAT, [], [value]))
+        model.graph.initializer.append(helper.make_tensor(name(part), _number_type(model), [], [value]))
     return [
         helper.make_node("Softplus", [swoosh.z], [name("curve")]),
         helper.make_node("Mul", [name("curve"), name("steep")], [name("scaled")]),

@@ -19,13 +19,25 @@ if TYPE_CHECKING:
 DOMAIN = "moulin"
 
 
+def takes_operator(model: onnx.ModelProto) -> bool:
+    """Whether `swoosh_in_one_operator` would change `model`."""
+    return bool(_found(GraphView(model), model))
+
+
+def has_operator(content: bytes) -> bool:
+    """Whether the model in `content` needs a runtime that has the operator; told without parsing its weights."""
+    from onnx import helper
+
+    return helper.make_opsetid(DOMAIN, 1).SerializeToString() in content
+
+
 def swoosh_in_one_operator(model: onnx.ModelProto) -> int:
     """Make every Swoosh of `model` that stands in the form of `rewrite_swoosh`, also with its constant merged into
     another layer, one operator, in place; return their number. The bias of a matrix product before it goes into it."""
     from onnx import helper
 
     view = GraphView(model)
-    found = [swoosh for node in model.graph.node if node.op_type == "Log" and (swoosh := in_first_form(view, node))]
+    found = _found(view, model)
     if not found:
         return 0
     by_output = {swoosh.output: swoosh for swoosh in found}
@@ -38,6 +50,15 @@ def swoosh_in_one_operator(model: onnx.ModelProto) -> int:
     remove_dead_nodes(model)
     remove_unread_initializers(model)
     return len(found)
+
+
+def _found(view: GraphView, model: onnx.ModelProto) -> list[Swoosh]:
+    """None in half precision, for the operator is in single precision."""
+    from onnx import TensorProto
+
+    if any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for tensor in model.graph.initializer):
+        return []
+    return [swoosh for node in model.graph.node if node.op_type == "Log" and (swoosh := in_first_form(view, node))]
 
 
 def _operator(view: GraphView, swoosh: Swoosh) -> onnx.NodeProto:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from moulin.bundle.load import load_bundle
 from moulin.engine.onnxruntime import operators
 from moulin.engine.onnxruntime.operators import compiled_operators, operators_library
 from moulin.engine.onnxruntime.runner import OnnxRuntimeRunner
-from moulin.errors import EngineError
+from moulin.engine.onnxruntime.session import rewritten_encoder
+from moulin.engine.onnxruntime.stream_runner import OnnxRuntimeStreamRunner
+from moulin.errors import EngineError, LaunchError
 from moulin.processor import c_compiler, this_processor
 from tests.bundles import BUNDLES
 
@@ -71,7 +75,7 @@ def test_a_compiler_that_fails_is_an_error(
     compiler = tmp_path / "cc"
     compiler.write_text(f"#!/bin/sh\n{script}\n")
     compiler.chmod(0o755)
-    monkeypatch.setattr(operators, "c_compiler", lambda: str(compiler))
+    monkeypatch.setattr(operators, "c_compiler", lambda: [str(compiler)])
     with pytest.raises(EngineError, match=said):
         compiled_operators(tmp_path / "operators")
     assert list((tmp_path / "operators").iterdir()) == []
@@ -81,6 +85,90 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EngineError, match="file"):
         compiled_operators(tmp_path / "file" / "operators")
+
+
+def test_a_compiler_that_hangs_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, child = tmp_path / "cc", tmp_path / "child"
+    compiler.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {child}\nwait\n")
+    compiler.chmod(0o755)
+    monkeypatch.setattr(operators, "c_compiler", lambda: [str(compiler)])
+    monkeypatch.setattr(operators, "_LIMIT_SEC", 1)
+    with pytest.raises(EngineError, match=r"cc took more than 1 s$"):
+        compiled_operators(tmp_path / "operators")
+    stat = Path(f"/proc/{child.read_text().strip()}/stat")
+    while stat.exists() and stat.read_text().split()[2] != "Z":  # without an init process nobody may reap it
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
+def test_nothing_is_loaded_that_others_may_write(tmp_path: Path) -> None:
+    library = compiled_operators(tmp_path / "operators")
+    for path, mode in ((library, 0o646), (library.parent, 0o775)):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        with pytest.raises(EngineError, match=f"{path} to belong to this user"):
+            compiled_operators(library.parent)
+        path.chmod(before)
+    assert compiled_operators(library.parent) == library
+
+
+@pytest.mark.skipif(c_compiler() is None or os.geteuid() != 0, reason="only root gives files away")
+def test_nothing_is_loaded_that_is_of_others(tmp_path: Path) -> None:
+    library = compiled_operators(tmp_path / "operators")
+    for path in (library, library.parent):
+        os.chown(path, 4321, -1)
+        with pytest.raises(EngineError, match=f"{path} to belong to this user"):
+            compiled_operators(library.parent)
+        os.chown(path, 0, -1)
+
+
+@pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    """But not what another is compiling."""
+    old, new = tmp_path / "compile-old", tmp_path / "compile-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "made.so").touch()
+    os.utime(old, (0, 0))
+    library = compiled_operators(tmp_path)
+    assert set(tmp_path.iterdir()) == {new, library}
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("name", ["conformer-offline", "lstm-streaming"])
+def test_nothing_is_compiled_for_a_model_without_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(operators, "cache_dir", lambda: tmp_path / "cache")
+    spec = load_bundle(BUNDLES / name)
+    if spec.streaming is None:
+        OnnxRuntimeRunner(spec)
+    else:
+        OnnxRuntimeStreamRunner(spec)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(operators, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setenv("MOULIN_OPERATORS", "off")
+    with caplog.at_level(logging.INFO):
+        content = rewritten_encoder(load_bundle(BUNDLES / "zipformer2-offline").encoder, "fp32", "cpu")
+    assert content is not None
+    assert b"Swoosh" not in content
+    assert "MOULIN_OPERATORS" in caplog.text
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_without_a_cache_folder(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def nowhere() -> Path:
+        raise LaunchError("no home")
+
+    monkeypatch.setattr(operators, "cache_dir", nowhere)
+    with caplog.at_level(logging.INFO):
+        assert operators_library() is None
+    assert "without moulin's own operators: no home" in caplog.text
 
 
 @pytest.mark.usefixtures("fresh")

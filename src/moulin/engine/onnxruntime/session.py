@@ -21,7 +21,7 @@ from moulin.onnx_rewrites.merged_constants import merge_constants
 from moulin.onnx_rewrites.pointwise import rewrite_pointwise
 from moulin.onnx_rewrites.relative_shift import shift_without_gather
 from moulin.onnx_rewrites.swoosh import rewrite_swoosh
-from moulin.onnx_rewrites.swoosh_operator import swoosh_in_one_operator
+from moulin.onnx_rewrites.swoosh_operator import has_operator, swoosh_in_one_operator, takes_operator
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -68,7 +68,7 @@ def rewritten_encoder(
     if device == "cpu":
         rewritten += merge_constants(model) + shift_without_gather(model)
         rewritten += fix_shapes(model) + rewrite_pointwise(model) + rewrite_depthwise(model)
-        if operators_library() is not None:
+        if takes_operator(model) and operators_library() is not None:
             rewritten += swoosh_in_one_operator(model)
     elif precision == "fp16" and not fixed_shapes:
         rewritten += widen_depthwise(model)
@@ -120,7 +120,7 @@ def new_session(
     # session.set_denormal_as_zero is not set: the first session of a process would leave the thread that creates it
     # with denormals as zeros, and digits-en is not faster with it, on speech or silence.
     providers = _providers(device, onnxruntime.get_available_providers(), fixed_shapes=fixed_shapes)
-    library = operators_library() if content is not None and device == "cpu" else None
+    library = operators_library() if content is not None and has_operator(content) else None
     try:
         if library is not None:
             options.register_custom_ops_library(str(library))
