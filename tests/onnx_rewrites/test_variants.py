@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from moulin.bundle.load import load_bundle
 from moulin.onnx_rewrites.variants import in_brain_precision, in_half_precision
@@ -132,3 +133,75 @@ def unoptimised(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def means_until_now(*, streaming: bool) -> onnx.ModelProto:
+    """x [N, T] to the mean over each frame and all before it, as a causal Zipformer's pooling has it: of recordings, or
+    of a stream that had `length` frames before, of the mean `average`."""
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+        ("Identity", ["x"], "values", {}),  # the converter leaves what takes an input or gives an output as it is
+        ("CumSum", ["values", "axis"], "sums", {}),
+        ("Shape", ["values"], "shape", {}),
+        ("Gather", ["shape", "axis"], "T", {}),
+        ("Add", ["T", "axis"], "behind", {}),
+    ]
+    if streaming:
+        steps += [
+            ("Cast", ["length"], "before", {"to": TensorProto.FLOAT}),
+            ("Mul", ["average", "before"], "total", {}),
+            ("Add", ["sums", "total"], "all", {}),
+            ("Range", ["axis", "behind", "axis"], "frames", {}),
+            ("Add", ["frames", "length"], "numbers", {}),
+            ("Cast", ["numbers"], "counts", {"to": TensorProto.FLOAT}),
+            ("Reciprocal", ["counts"], "weights", {}),
+            ("Mul", ["all", "weights"], "means", {}),
+        ]
+    else:
+        steps += [
+            ("Cast", ["behind"], "limit", {"to": TensorProto.FLOAT}),
+            ("Range", ["one", "limit", "one"], "counts", {}),
+            ("Div", ["sums", "counts"], "means", {}),
+        ]
+    steps += [("Identity", ["means"], "y", {})]
+    constants = {"axis": np.int64(1), "one": np.float32(1.0)}
+    inputs: dict[str, list[str | int]] = {"x": ["N", "T"]}
+    if streaming:
+        inputs["average"] = ["N", 1]
+    graph = helper.make_graph(
+        [helper.make_node(kind, names, [output], **attributes) for kind, names, output, attributes in steps],
+        "graph",
+        [
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()),
+            *([helper.make_tensor_value_info("length", TensorProto.INT64, [1])] if streaming else []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", "T"])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+@pytest.mark.parametrize("frames", [16, 1_000, 70_000, 10_000_000])
+def test_a_stream_of_many_frames_has_a_mean(frames: int) -> None:
+    """By ONNX's own evaluator: ONNX Runtime computes half precision on a CPU in single precision."""
+    half = ReferenceEvaluator(in_half_precision(means_until_now(streaming=True)))
+    x, average = np.full((1, 16), 3.0, np.float32), np.array([[2.0]], np.float32)
+    found: Any = half.run(None, {"x": x, "average": average, "length": np.array([frames])})
+    counts = frames + np.arange(1, 17)
+    np.testing.assert_allclose(found[0][0], (2 * frames + 3 * np.arange(1, 17)) / counts, rtol=1e-3)
+
+
+@pytest.mark.parametrize("frames", [16, 6_000])
+def test_a_long_recording_has_a_mean(frames: int) -> None:
+    half = ReferenceEvaluator(in_half_precision(means_until_now(streaming=False)))
+    found: Any = half.run(None, {"x": np.full((1, frames), 13.0, np.float32)})
+    np.testing.assert_allclose(found[0][0], 13.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("convert", [in_half_precision, in_brain_precision])
+def test_sums_of_a_genuine_graph_stay_in_single_precision(convert: Any) -> None:
+    model = convert(onnx.load(load_bundle(BUNDLES / "zipformer-streaming").encoder.file))
+    onnx.checker.check_model(model)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    sums = [node for node in model.graph.node if node.op_type == "CumSum"]
+    assert len(sums) == 4  # a layer
+    assert [makers[node.input[0]].attribute[0].i for node in sums] == [TensorProto.FLOAT] * 4

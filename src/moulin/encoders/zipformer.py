@@ -442,18 +442,30 @@ class _Pooling(nn.Module):
 
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:
         if self.causal:
-            counts = torch.arange(1, x.size(1) + 1, device=x.device, dtype=x.dtype)
-            return self.proj(x.cumsum(dim=1) / counts.unsqueeze(1))  # type: ignore[no-any-return]
+            wide = _wide(x)
+            counts = torch.arange(1, x.size(1) + 1, device=x.device, dtype=wide.dtype)
+            return self.proj(_like(x, wide.cumsum(dim=1) / counts.unsqueeze(1)))  # type: ignore[no-any-return]
         valid = padding.logical_not().to(x.dtype)
         weights = valid / valid.sum(dim=1, keepdim=True)
         return self.proj(weights.unsqueeze(1) @ x)  # type: ignore[no-any-return]
 
     def streaming_forward(self, x: Tensor, length: Tensor, average: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the projection and the next `length` [N] and `average` [N, D]."""
+        wide = _wide(x)
         counts = length.unsqueeze(1) + torch.arange(1, x.size(1) + 1, device=x.device)
-        total = average * length.unsqueeze(1).to(x.dtype)
-        means = (x.cumsum(dim=1) + total.unsqueeze(1)) / counts.unsqueeze(2).to(x.dtype)
+        total = _wide(average) * length.unsqueeze(1).to(wide.dtype)
+        means = _like(x, (wide.cumsum(dim=1) + total.unsqueeze(1)) / counts.unsqueeze(2).to(wide.dtype))
         return self.proj(means), length + x.size(1), means[:, -1]
+
+
+# Counts of frames and sums over them are beyond half precision. A cast of what has the type already would be a node of
+# the exported graph.
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float32 else x.float()
+
+
+def _like(x: Tensor, wide: Tensor) -> Tensor:
+    return wide if wide.dtype == x.dtype else wide.to(x.dtype)
 
 
 class _Convolution(nn.Module):

@@ -15,7 +15,14 @@ from moulin.launch.tensorrt_libraries import LIBRARIES
 TRITON_REQUIREMENT = "nvidia-pytriton==0.7.0"
 """Installed without its dependencies: only its tritonserver is used."""
 
-_ALWAYS = ("numpy>=1.26,<2", "onnx>=1.16", "kaldi-native-fbank>=1.20", "sentencepiece>=0.2.1", "soundfile>=0.12.1")
+_ALWAYS = (
+    "numpy>=1.26,<2",
+    "onnx>=1.16",
+    "kaldi-native-fbank>=1.20",
+    "sentencepiece>=0.2.1",
+    "soundfile>=0.12.1",
+    "msgspec>=0.19",
+)
 """soundfile reads the bundled speech on which rewritten graphs are compared before they run."""
 _BESIDE = {"torch": ("torch", "safetensors"), "openvino": ("openvino",)}
 """Packages of each engine, whose extra has its name. They are large and differ by machine, so the release installed
