@@ -86,10 +86,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _long_files_first(items: list[pytest.Item]) -> None:
-    """Those that start a server, then those with many tests, so that several processes end at about the same time."""
+    """Those that start a server, those whose kernels are interpreted, then those with many tests: several processes end
+    at about the same time."""
     starting = {item.path for item in items if item.get_closest_marker("triton")}
     count = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path not in starting, -count[item.path], item.path))
+    interpreted = Path(__file__).parent / "gpu"
+    items.sort(
+        key=lambda item: (
+            item.path not in starting,
+            not item.path.is_relative_to(interpreted),
+            -count[item.path],
+            item.path,
+        )
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ def gateway(server: TritonServer) -> Iterator[str]:
 
 def same(verb: str, gateway: str, server: TritonServer, *arguments: object) -> tuple[Finished, Finished]:
     key = {"MOULIN_API_KEY": "secret"}
-    return moulin(verb, *arguments, "--url", gateway, environ=key), moulin(verb, *arguments, "--url", server.grpc_url)
+    with ThreadPoolExecutor(1) as beside:
+        through_it = beside.submit(moulin, verb, *arguments, "--url", gateway, environ=key)
+        without_it = moulin_here(verb, *arguments, "--url", server.grpc_url)
+        return through_it.result(), without_it
 
 
 @pytest.mark.triton
@@ -90,7 +94,7 @@ def _without_speed(err: str) -> str:
 def test_streams_say_the_same_as_without_a_gateway(
     gateway: str, server: TritonServer, recordings: list[Recording]
 ) -> None:
-    clip = recordings[0].file
+    clip = min(recordings, key=lambda recording: len(recording.waveform)).file
     for arguments in ((clip,), (clip, "--no-endpoint"), (clip, "--realtime")):
         over_socket, over_grpc = same("stream", gateway, server, *arguments)
         assert over_socket.expect(0) == over_grpc.expect(0)

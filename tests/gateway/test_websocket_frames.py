@@ -9,7 +9,6 @@ import asyncio
 import random
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -245,11 +244,12 @@ def test_a_reset_connection_harms_no_other(port: int) -> None:
 
 def test_a_ping_is_answered_while_the_application_works(slow_port: int) -> None:
     with connected(slow_port) as peer:
-        began = time.monotonic()
         peer.send(b"".join(frame(BINARY, bytes([number])) for number in range(30)) + frame(PING, b"there?"))
+        echoes = 0
         while (got := peer.read()) != (0x80 | PONG, b"there?"):
             assert got is not None
-        assert time.monotonic() - began < 1.5  # the application takes 3 s
+            echoes += 1
+        assert echoes < 15  # the application sends one each tenth of a second
         peer.send(frame(CLOSE))
 
 

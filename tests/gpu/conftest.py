@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from moulin.gpu.kernels import convnext
+
 if "TRITON_INTERPRET" in os.environ:
     from .quick_interpreter import make_quick
 
@@ -37,6 +39,14 @@ def seeded() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = False
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(autouse=True)
+def large_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few large programs where whole networks are interpreted: a large block takes as long there as a small one. The
+    tests in `kernels` have the card's sizes."""
+    if "TRITON_INTERPRET" in os.environ and request.path.parent == Path(__file__).parent:
+        monkeypatch.setattr(convnext, "PLACES_PER_PROGRAM", 1024)
 
 
 @pytest.fixture(params=[torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"])

@@ -1,7 +1,8 @@
 """Triton's interpreter in less of its time.
 
-It makes the type of each tensor anew for every operation, and looks through the whole language before every launch and
-every call of another function; here both are done once.
+It makes the type of each tensor anew for every operation, compares sizes as wrapped constants, and looks through the
+whole language before every launch and every call of another function. Here types and sizes are remembered, and the
+language is looked through once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import triton.language as tl
-from triton.language import core
+from triton.language import core, semantic
 from triton.runtime import interpreter
 
 
@@ -22,7 +23,9 @@ def make_quick() -> None:
     core.block_type.__init__ = _block_type(core.block_type.__init__)
     core.tensor.__init__ = _tensor
     interpreter._get_np_dtype = _by_name(interpreter._get_np_dtype)
-    core.tuple.__eq__ = _equal(core.tuple.__eq__)
+    core.tuple.__eq__ = _equal(core.tuple.__eq__, core.constexpr(True))
+    core.dtype.__eq__ = _equal(core.dtype.__eq__, True)
+    semantic.TritonSemantic.broadcast_impl_value = _broadcast(semantic.TritonSemantic.broadcast_impl_value)
     interpreter._patch_lang = _once(interpreter._patch_lang)
 
 
@@ -35,7 +38,8 @@ def _block_type(plain: Callable[..., None]) -> Callable[..., None]:
         if key not in known:
             plain(self, element_ty, shape)
             numel = core.constexpr(self.numel)
-            known[key] = {**vars(self), "of_tensor": (numel, core.tuple([core.constexpr(size) for size in sizes]))}
+            shape_of_tensor = core.tuple([core.constexpr(size) for size in sizes])
+            known[key] = {**vars(self), "of_tensor": (numel, shape_of_tensor), "sizes": tuple(sizes)}
         vars(self).update(known[key])
 
     return remembered
@@ -60,8 +64,33 @@ def _by_name(plain: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return remembered
 
 
-def _equal(plain: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda self, other: core.constexpr(True) if self is other else plain(self, other)
+def _equal(plain: Callable[[Any, Any], Any], true: Any) -> Callable[[Any, Any], Any]:
+    return lambda self, other: true if self is other else plain(self, other)
+
+
+def _broadcast(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Blocks of the same number of axes by their remembered sizes; `plain` for the rest, and for what does not fit."""
+    known: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, ...]] = {}
+
+    def remembered(self: Any, lhs: Any, rhs: Any) -> Any:
+        if not (lhs.type.is_block() and rhs.type.is_block()):
+            return plain(self, lhs, rhs)
+        sizes = lhs.type.sizes, rhs.type.sizes
+        if sizes[0] == sizes[1]:
+            return lhs, rhs
+        if sizes not in known:
+            both = plain(self, lhs, rhs)
+            known[sizes] = both[0].type.sizes
+            return both
+        return _stretched(self, lhs, known[sizes]), _stretched(self, rhs, known[sizes])
+
+    return remembered
+
+
+def _stretched(self: Any, side: Any, sizes: tuple[int, ...]) -> Any:
+    if side.type.sizes == sizes:
+        return side
+    return self.tensor(self.builder.create_broadcast(side.handle, sizes), core.block_type(side.type.scalar, [*sizes]))
 
 
 def _once(plain: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -21,6 +21,7 @@ from moulin.launch.server import ServerFailed, TritonServer
 from moulin.launch.server_options import ServerOptions
 from moulin.launch.shared_memory import SHM_DIR
 from moulin.launch.tritonserver import TritonInstallation
+from tests.cli.command import eventually
 
 from .repository import initialize_with, write_model
 
@@ -45,15 +46,6 @@ def _family(text: str) -> list[int]:
             if text in arguments and "triton" in arguments.split("\0")[0]:
                 found.append(int(process.name))
     return found
-
-
-def _eventually(condition: Callable[[], bool], timeout_sec: float = 10.0) -> bool:
-    deadline = time.monotonic() + timeout_sec
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 _others: set[str] = set()
@@ -172,18 +164,18 @@ server = TritonServer(Path({str(repository)!r}), ServerOptions(http_port=0, grpc
 starter = threading.Thread(target=server.start)  # the end of the thread that starts it must not end the server
 starter.start()
 starter.join()
-{"server.wait_ready(300)" if body == "pass" else "import time; time.sleep(2)"}
+{"server.wait_ready(300)" if body == "pass" else ""}
 print(server.is_ready(), server.poll(), flush=True)
 server.wait()
 """
     with subprocess.Popen([sys.executable, "-c", owner_code], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline().split() == [str(body == "pass"), "None"]
-        assert len(_family(str(repository))) == 2
+        assert eventually(lambda: len(_family(str(repository))) == 2)
         owner.kill()
         owner.wait()
-    assert _eventually(lambda: not _family(str(repository))), "tritonserver or its stub outlived the owner"
-    assert _eventually(lambda: not list(SHM_DIR.glob(f"moulin-*-{owner.pid}-*")))
+    assert eventually(lambda: not _family(str(repository))), "tritonserver or its stub outlived the owner"
+    assert eventually(lambda: not list(SHM_DIR.glob(f"moulin-*-{owner.pid}-*")))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +226,7 @@ def test_what_the_process_leaves_running_is_ended(tmp_path: Path) -> None:
     with TritonServer(tmp_path, FREE_PORTS, installation=installation) as server:
         assert server.wait(60) == 3
     child = server.log_tail[0].removeprefix("child ")
-    assert _eventually(lambda: not Path("/proc", child).exists() or " Z " in Path("/proc", child, "stat").read_text())
+    assert eventually(lambda: not Path("/proc", child).exists() or " Z " in Path("/proc", child, "stat").read_text())
 
 
 def test_never_started(tmp_path: Path) -> None:

@@ -183,8 +183,8 @@ Interleavings.TestCase.settings = settings(
 TestInterleavings = Interleavings.TestCase
 
 
-@pytest.mark.parametrize(("fate", "count"), [("end", 10_000), ("idle", 3000), ("fail", 3000), ("never start", 3000)])
-def test_short_streams_leave_nothing_behind(fate: str, count: int) -> None:
+@pytest.mark.parametrize("fate", ["end", "idle", "fail", "never start"])
+def test_short_streams_leave_nothing_behind(fate: str) -> None:
     """Each has its own id, so that whatever is kept by id would grow."""
     runner, clock = FakeStreamRunner(256, max_batch=4), Clock()
     service = StreamingService(StreamRecognizer(SPEC, HostStepper(SPEC, runner), tail_padding_sec=0), clock=clock)
@@ -206,9 +206,9 @@ def test_short_streams_leave_nothing_behind(fate: str, count: int) -> None:
 
     try:
         _, blocks = run(500)
-        streams, blocks_later = run(count)
+        streams, blocks_later = run(3000)
     finally:
         service.close()
     # Each thread may hold on to its last batch.
     assert streams <= runner.limits.max_batch * runner.limits.num_workers
-    assert blocks_later - blocks < count / 2, "less than one object for every second stream"
+    assert blocks_later - blocks < 1500, "less than one object for every second stream"

@@ -35,6 +35,11 @@ _UNDER_THE_FOOT = """() => {
 }"""
 
 
+def wait_for_frames(page: Page) -> None:
+    """Two frames: what a change or an event asks to be drawn, as the canvas, is drawn with the first."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+
+
 def look(page: Page, name: str, folder: Path, *visible: str) -> None:
     """The state `name`: axe finds nothing, nothing hangs over, and the elements `visible` are there."""
     pictures = Path(os.environ.get(PICTURES, folder))
@@ -44,7 +49,7 @@ def look(page: Page, name: str, folder: Path, *visible: str) -> None:
         page.set_viewport_size(size)
         for selector in visible:
             expect(page.locator(selector).first).to_be_visible()
-        page.wait_for_timeout(60)  # the canvas is drawn with the next frame
+        wait_for_frames(page)
         page.screenshot(path=pictures / f"{name}-{view}.png")
         assert page.evaluate(_OVERFLOW) == [], f"{name}, {view}"
         assert not page.evaluate(_UNDER_THE_FOOT), f"{name}, {view}"

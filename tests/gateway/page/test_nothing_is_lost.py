@@ -278,8 +278,8 @@ def test_an_operator_who_lets_nothing_be_kept(
             dialog.dismiss()  # type: ignore[attr-defined]
 
         page.on("dialog", stay)
-        page.evaluate("setTimeout(() => location.reload(), 0)")
-        page.wait_for_timeout(500)
+        with page.expect_event("dialog"):
+            page.evaluate("setTimeout(() => location.reload(), 0)")
         assert asked == ["beforeunload"]
         expect(page.locator("#finals ruby")).to_have_count(2)
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, FilePayload, Page, expect
 from moulin.demo.about import SAMPLE
 
 from .conftest import OpenPage
-from .looking import look
+from .looking import look, wait_for_frames
 from .scripted_gateway import MODELS, Said, Script, delta, done, hills, live_segment, scripted_gateway, word
 
 pytestmark = pytest.mark.browser
@@ -210,7 +210,7 @@ def test_a_long_recording(browser: Browser, open_page: OpenPage, tmp_path: Path)
         expect(page.locator("#waveform-name")).to_have_text("Waveform of 10800.0 seconds with 1080 words")
         expect(page.locator("#status")).to_contain_text("Transcribed 3:00:00 in ")
         page.locator("#waveform").evaluate("one => { one.scrollLeft = 9000 * 88; }")
-        page.wait_for_timeout(100)
+        wait_for_frames(page)
         drawn = page.locator("#canvas").evaluate(
             "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v)"
         )

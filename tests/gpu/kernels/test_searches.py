@@ -33,6 +33,7 @@ from moulin.gpu.kernels.searches import (
 )
 from moulin.gpu.predictor import Predictor
 
+TABLE_BYTES, NO_TABLE = 1 << 30, 0
 LENGTHS = [20, 1, 11, 15, 6, 0]
 BEAM: Method = "modified_beam_search"
 
@@ -87,7 +88,7 @@ def random_network(sizes: Sizes) -> Network:
     return Network(decoder, joiner, (0,) if unk < 0 else (0, unk))
 
 
-@pytest.fixture(params=[1 << 30, 0], ids=["table", "no table"])
+@pytest.fixture(params=[TABLE_BYTES, NO_TABLE], ids=["table", "no table"])
 def predictor(request: pytest.FixtureRequest, network: Network, device: torch.device) -> Predictor:
     predictor = on_device(network, device, max_table_bytes=request.param)
     if predictor.histories > 1 << 20 and request.param:
@@ -151,16 +152,17 @@ def frames_of(network: Network, rows: int, frames: int) -> torch.Tensor:
     return torch.randn(rows, frames, network.joiner_module.joiner_dim) * 1.5
 
 
+# All options for every network; greedy search and beams both with a table and without.
 @pytest.mark.parametrize(
-    "options",
+    ("predictor", "options"),
     [
-        DecodingOptions(),
-        DecodingOptions(blank_penalty=1.5, temperature=2.0),
-        DecodingOptions(BEAM, 1),
-        DecodingOptions(BEAM, 4, temperature=2.0, blank_penalty=1.5),
-        DecodingOptions(BEAM, 6),
+        pytest.param(TABLE_BYTES, DecodingOptions(), id="greedy, table"),
+        pytest.param(NO_TABLE, DecodingOptions(blank_penalty=1.5, temperature=2.0), id="greedy, no table"),
+        pytest.param(NO_TABLE, DecodingOptions(BEAM, 1), id="beam 1, no table"),
+        pytest.param(TABLE_BYTES, DecodingOptions(BEAM, 4, temperature=2.0, blank_penalty=1.5), id="beam 4, table"),
+        pytest.param(NO_TABLE, DecodingOptions(BEAM, 6), id="beam 6, no table"),
     ],
-    ids=lambda options: f"{options.method} {options.beam}",
+    indirect=["predictor"],
 )
 def test_one_set_of_options(
     network: Network, predictor: Predictor, options: DecodingOptions, device: torch.device

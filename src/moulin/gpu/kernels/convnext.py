@@ -21,6 +21,9 @@ from moulin.gpu.shared_parameters import shared
 
 _KERNEL = 2 * CONVNEXT_PADDING + 1
 
+PLACES_PER_PROGRAM = 32
+"""A place is a band of a frame."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConvNeXtWeights:
@@ -73,7 +76,7 @@ def convnext(x: Tensor, lengths: Tensor, weights: ConvNeXtWeights) -> Tensor:
     around, out = torch.empty_like(x), torch.empty_like(x)
     rows = batch * frames * bands
     wide, hidden = weights.weight1.shape
-    block, block_c = 32, min(wide, 64)
+    block, block_c = PLACES_PER_PROGRAM, min(wide, 64)
     _neighbourhood_kernel[(triton.cdiv(rows, block), wide // block_c)](
         x,
         lengths,
