@@ -216,6 +216,32 @@ def test_an_odd_number_of_bytes_before_a_chunk() -> None:
         assert len(heard(body + padding + chunk)[0]) == 16001
 
 
+def test_a_size_that_counts_the_padding_which_is_not_there(speech: Floats) -> None:
+    samples = speech[:16001]
+    data = wav(samples, subtype="PCM_U8")[: 44 + 16001]
+    counted = data[:40] + struct.pack("<I", 16002) + data[44:]
+    found, warnings = heard(counted)
+    assert len(found) == 16001
+    assert warnings == ()
+    (warning,) = heard(data[:40] + struct.pack("<I", 16004) + data[44:])[1]
+    assert "damaged or cut short" in warning
+
+
+_LYRICS = b"LYRICSBEGININD0000200LYR00030[00:01]one, two, three and so on"
+_ID3V1 = b"TAG" + b"talk".ljust(125, b"\0")
+
+
+@pytest.mark.parametrize("id3v1", [b"", _ID3V1], ids=["alone", "before ID3v1"])
+@pytest.mark.parametrize(
+    "tag", [_LYRICS + b"%06dLYRICS200" % len(_LYRICS), b"LYRICSBEGINone\r\ntwoLYRICSEND"], ids=["2", "1"]
+)
+def test_lyrics_behind_mp3_are_no_damage(speech: Floats, tag: bytes, id3v1: bytes) -> None:
+    data = by_libsndfile(speech, "MP3", "MPEG_LAYER_III")
+    found, warnings = heard(data + tag + id3v1)
+    assert warnings == ()
+    np.testing.assert_array_equal(found, heard(data)[0])
+
+
 @pytest.mark.parametrize("share", [0.4, 0.8])
 @pytest.mark.parametrize(("format", "subtype"), [one for one in LIBSNDFILE if one[0] != "OGG"])
 def test_a_cut_file_says_how_much_is_missing(speech: Floats, format: str, subtype: str, share: float) -> None:

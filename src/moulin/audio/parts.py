@@ -20,6 +20,8 @@ from moulin.audio.wav_parts import UNKNOWN_SIZE, wav_parts
 
 _MOST_PARTS = 100_000
 _HEAD_BYTES = 16
+_ID3V1_BYTES = 128
+_MOST_LYRICS_BYTES = 1 << 20  # with pictures' names and six digits of size
 
 _BEGINNINGS = {
     b"fLaC": re.compile(rb"fLaC[\x00\x80]\x00\x00\x22"),
@@ -64,6 +66,7 @@ def _files(file: BinaryFile, end: int, head: bytes) -> list[Part]:
     if head[:4] == b"OggS":
         return _between(list(_ogg_starts(file)), end)
     if head[:3] == b"ID3" or is_mpeg_audio(head):
+        end = _before_lyrics(file, end)
         return _between(list(_mp3_starts(file, end)), end)
     for magic, pattern in _BEGINNINGS.items():
         if head.startswith(magic):
@@ -138,6 +141,14 @@ def _ogg_starts(file: BinaryFile) -> Iterator[int]:
         if first and not first_before:
             yield at
         first_before = first
+
+
+def _before_lyrics(file: BinaryFile, end: int) -> int:
+    """The end of MPEG audio before a Lyrics3 tag, which FFmpeg takes for damaged audio; `end` where there is none."""
+    behind = end - _ID3V1_BYTES if read_at(file, max(end - _ID3V1_BYTES, 0), 3) == b"TAG" else end
+    tail = read_at(file, max(behind - _MOST_LYRICS_BYTES, 0), min(behind, _MOST_LYRICS_BYTES))
+    at = tail.rfind(b"LYRICSBEGIN") if tail.endswith((b"LYRICS200", b"LYRICSEND")) else -1
+    return behind - len(tail) + at if at >= 0 else end
 
 
 def _mp3_starts(file: BinaryFile, end: int) -> Iterator[int]:

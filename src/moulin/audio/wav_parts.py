@@ -38,6 +38,8 @@ _CHUNKS = (
 UNKNOWN_SIZE = 0x7FFFF000
 """Sizes from here on are written by programs that cannot know the size, such as FFmpeg into a pipe."""
 _UNKNOWN_LONG_SIZE = 1 << 56
+_PADDING_BYTES = 1
+"""Some writers count the byte that fills up an odd number, and leave it out."""
 
 
 def wav_parts(file: BinaryFile, end: int) -> Iterator[Part]:
@@ -79,7 +81,8 @@ def _part(file: BinaryFile, begin: int, end: int) -> tuple[Part, int]:
             if following is not None:
                 return Part(begin, following), following
     following = next((at for at, _ in found(file, _WAV, (b"WAVE",), samples.begin)), end)
-    missing = max(samples.begin + (declared or 0) - end, 0) if following == end else 0
+    missing = samples.begin + (declared or 0) - end if following == end else 0
+    missing = missing if missing > _PADDING_BYTES else 0
     return Part(begin, following, samples.sized(following - samples.begin), missing), following
 
 
