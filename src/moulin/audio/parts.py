@@ -146,9 +146,11 @@ def _ogg_starts(file: BinaryFile) -> Iterator[int]:
 def _before_lyrics(file: BinaryFile, end: int) -> int:
     """The end of MPEG audio before a Lyrics3 tag, which FFmpeg takes for damaged audio; `end` where there is none."""
     behind = end - _ID3V1_BYTES if read_at(file, max(end - _ID3V1_BYTES, 0), 3) == b"TAG" else end
-    tail = read_at(file, max(behind - _MOST_LYRICS_BYTES, 0), min(behind, _MOST_LYRICS_BYTES))
-    at = tail.rfind(b"LYRICSBEGIN") if tail.endswith((b"LYRICS200", b"LYRICSEND")) else -1
-    return behind - len(tail) + at if at >= 0 else end
+    if read_at(file, max(behind - 9, 0), 9) not in (b"LYRICS200", b"LYRICSEND"):
+        return end
+    begin = max(behind - _MOST_LYRICS_BYTES, 0)
+    at = read_at(file, begin, behind - begin).rfind(b"LYRICSBEGIN")
+    return begin + at if at >= 0 else end
 
 
 def _mp3_starts(file: BinaryFile, end: int) -> Iterator[int]:
