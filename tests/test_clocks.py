@@ -9,6 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "moulin"
 ROOMS_OF_REPORTS = ("evaluate", "bulk", "demo", "cli")
 """They write dates into what they make."""
 MAY_ASK_FOR_THE_DATE = {
+    "engine/onnxruntime/operators.py",  # the age of files
     "gateway/client_secrets.py",  # they expire on every machine at the same time
     "gateway/deepgram/results.py",  # `created`
     "launch/serving_environment.py",  # the age of files
