@@ -86,8 +86,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _long_files_first(items: list[pytest.Item]) -> None:
-    """Those that start a server, those whose kernels are interpreted, then those with many tests: several processes end
-    at about the same time."""
+    """Files that take long first, so that several processes end at about the same time.
+
+    Tests that start a server come first, then interpreted kernels, then files with many tests.
+    """
     starting = {item.path for item in items if item.get_closest_marker("triton")}
     count = Counter(item.path for item in items)
     interpreted = Path(__file__).parent / "gpu"

@@ -69,7 +69,7 @@ def _equal(plain: Callable[[Any, Any], Any], true: Any) -> Callable[[Any, Any], 
 
 
 def _broadcast(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Blocks of the same number of axes by their remembered sizes; `plain` for the rest, and for what does not fit."""
+    """Two blocks by the sizes that `plain` gave to such blocks before; `plain` for the first, and for all else."""
     known: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[int, ...]] = {}
 
     def remembered(self: Any, lhs: Any, rhs: Any) -> Any:

@@ -53,8 +53,8 @@ def spell_all(
     for row, hypothesis in enumerate(hypotheses):
         duration_sec, sound = durations_sec[row], Sound(levels[row])
         words = _timed(hypothesis, spelt[row], spans[row], frame_sec=frame_sec, duration_sec=duration_sec)
-        others = partial(spell_words, tokens, frame_sec=frame_sec, duration_sec=duration_sec, sound=sound)
-        transcripts.append(_transcript(tokens, hypothesis, words, others, duration_sec, nbest[row]))
+        words_of = partial(spell_words, tokens, frame_sec=frame_sec, duration_sec=duration_sec, sound=sound)
+        transcripts.append(_transcript(tokens, hypothesis, words, words_of, duration_sec, nbest[row]))
     return transcripts
 
 
@@ -114,11 +114,11 @@ def _timed(
 
 
 def _transcript(
-    tokens: TokenTable, best: Hypothesis, words: tuple[Word, ...], spelt: Spell, duration_sec: float, nbest: int
+    tokens: TokenTable, best: Hypothesis, words: tuple[Word, ...], words_of: Spell, duration_sec: float, nbest: int
 ) -> Transcript:
     return Transcript(
         text=tokens.text(best.tokens),
         words=words,
         duration_sec=round(duration_sec, 3),
-        alternatives=alternatives(tokens, (best, *best.others), nbest, spelt) if nbest > 1 else (),
+        alternatives=alternatives(tokens, (best, *best.others), nbest, words_of) if nbest > 1 else (),
     )

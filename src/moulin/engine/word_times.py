@@ -76,6 +76,7 @@ def word_spans(emitted: Sequence[Span], sound: Sound) -> list[Span]:
 
 
 def divided(begin: int, end: int, count: int) -> Iterator[Span]:
+    """The frames from `begin` to before `end` in `count` spans of about the same length."""
     for number in range(count):
         yield begin + (end - begin) * number // count, begin + (end - begin) * (number + 1) // count
 

@@ -17,7 +17,7 @@ which has no product of z itself: OpenVINO computes such a one in a pass of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -140,12 +140,19 @@ _ROUNDING = 1e-6
 """The difference between the two slopes of one Swoosh that single precision explains."""
 
 
-def _number_type(model: onnx.ModelProto) -> int:
+def number_type(model: onnx.ModelProto) -> int:
     """The type of `model`'s weights."""
     from onnx import TensorProto
 
     types = {tensor.data_type for tensor in model.graph.initializer}
     return next((half for half in (TensorProto.FLOAT16, TensorProto.BFLOAT16) if half in types), TensorProto.FLOAT)
+
+
+def _add_numbers(model: onnx.ModelProto, numbers: Mapping[str, float]) -> None:
+    from onnx import helper
+
+    kind = number_type(model)
+    model.graph.initializer.extend(helper.make_tensor(name, kind, [], [value]) for name, value in numbers.items())
 
 
 def _by_sigmoid(model: onnx.ModelProto, swoosh: Swoosh) -> list[onnx.NodeProto]:
@@ -154,8 +161,7 @@ def _by_sigmoid(model: onnx.ModelProto, swoosh: Swoosh) -> list[onnx.NodeProto]:
     def name(part: str) -> str:
         return f"{swoosh.output}/swoosh_{part}"
 
-    for part, value in (("scale", 1 - swoosh.slope), ("constant", swoosh.constant)):
-        model.graph.initializer.append(helper.make_tensor(name(part), _number_type(model), [], [value]))
+    _add_numbers(model, {name("scale"): 1 - swoosh.slope, name("constant"): swoosh.constant})
     alpha = -swoosh.slope / (1 - swoosh.slope)
     return [
         helper.make_node("LeakyRelu", [swoosh.z], [name("leaky")], alpha=alpha),
@@ -174,8 +180,8 @@ def _by_softplus(model: onnx.ModelProto, swoosh: Swoosh) -> list[onnx.NodeProto]
     def name(part: str) -> str:
         return f"{swoosh.output}/softplus_{part}"
 
-    for part, value in (("steep", 1 / swoosh.slope), ("slope", swoosh.slope), ("constant", swoosh.constant)):
-        model.graph.initializer.append(helper.make_tensor(name(part), _number_type(model), [], [value]))
+    numbers = {"steep": 1 / swoosh.slope, "slope": swoosh.slope, "constant": swoosh.constant}
+    _add_numbers(model, {name(part): value for part, value in numbers.items()})
     return [
         helper.make_node("Softplus", [swoosh.z], [name("curve")]),
         helper.make_node("Mul", [name("curve"), name("steep")], [name("scaled")]),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from moulin.onnx_rewrites.dead_nodes import remove_dead_nodes, remove_unread_initializers
 from moulin.onnx_rewrites.graph_view import GraphView
-from moulin.onnx_rewrites.swoosh import Swoosh, in_first_form
+from moulin.onnx_rewrites.swoosh import Swoosh, in_first_form, number_type
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +56,7 @@ def _found(view: GraphView, model: onnx.ModelProto) -> list[Swoosh]:
     """None in half precision, for the operator is in single precision."""
     from onnx import TensorProto
 
-    if any(tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for tensor in model.graph.initializer):
+    if number_type(model) != TensorProto.FLOAT:
         return []
     return [swoosh for node in model.graph.node if node.op_type == "Log" and (swoosh := in_first_form(view, node))]
 

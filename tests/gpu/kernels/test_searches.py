@@ -171,6 +171,14 @@ def test_one_set_of_options(
     check(searched(encoder_out, LENGTHS, rows, predictor, device), network, encoder_out, rows)
 
 
+@pytest.mark.parametrize("options", [DecodingOptions(), DecodingOptions(BEAM, 4, temperature=2.0, blank_penalty=1.5)])
+def test_more_contexts_than_a_table_has(options: DecodingOptions, device: torch.device) -> None:
+    network = random_network(CASES["four of a large vocabulary"])
+    encoder_out, rows = frames_of(network, len(LENGTHS), max(LENGTHS)), RowOptions.of([options] * len(LENGTHS))
+    predictor = on_device(network, device, max_table_bytes=NO_TABLE)
+    check(searched(encoder_out, LENGTHS, rows, predictor, device), network, encoder_out, rows)
+
+
 def test_options_of_their_own(network: Network, predictor: Predictor, device: torch.device) -> None:
     encoder_out = frames_of(network, len(LENGTHS), max(LENGTHS))
     rows = RowOptions.of(

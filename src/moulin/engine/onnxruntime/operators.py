@@ -102,12 +102,11 @@ def _run(command: list[str]) -> None:
     ) as process:
         try:
             _, errors = process.communicate(timeout=_LIMIT_SEC)
-        except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
+        except subprocess.TimeoutExpired as error:
+            raise EngineError(f"{command[0]} took more than {_LIMIT_SEC} s") from error
+        finally:
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise EngineError(f"{command[0]} took more than {_LIMIT_SEC} s") from error
-            raise
     if process.returncode != 0:
         said = errors.strip().partition("\n")[0] or f"status {process.returncode}"
         raise EngineError(f"{command[0]} failed: {said}")
